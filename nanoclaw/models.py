@@ -1,0 +1,107 @@
+"""The nouns of the house: plain values, without behaviour that touches a file, a clock or a process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Runtime = Literal["docker", "podman", "container", "process"]
+
+
+@dataclass(frozen=True)
+class Mount:
+    """An additional mount as a group's file asks for it; ``container_path`` is relative to /workspace/extra."""
+
+    host_path: str
+    container_path: str
+    readonly: bool = True
+
+
+@dataclass(frozen=True)
+class Group:
+    """A registered chat. ``folder`` is its identity on disk, ``jid`` its address on the platform.
+
+    ``timeout`` is in seconds, None where the group follows ``[container] timeout`` of config.toml.
+    """
+
+    folder: str
+    jid: str
+    name: str
+    trigger: str | None = None
+    requires_trigger: bool = True
+    is_main: bool = False
+    timeout: float | None = None
+    mounts: tuple[Mount, ...] = ()
+
+
+@dataclass(frozen=True)
+class Config:
+    """config.toml. Durations are in seconds."""
+
+    assistant_name: str = "Andy"
+    timezone: str = "UTC"
+    owners: tuple[str, ...] = ()
+    log_level: str = "info"
+    max_messages_per_prompt: int = 10
+    max_concurrent_containers: int = 5
+    keep_runs: float = 7 * 86400.0
+    runtime: Runtime = "docker"
+    image: str = "nanoclaw-agent:latest"
+    timeout: float = 1800.0
+    idle_timeout: float = 1800.0
+    offline: bool = False
+    model: str = "sonnet"
+
+
+@dataclass(frozen=True)
+class Credential:
+    """What .env holds. Its secret is shown by no repr."""
+
+    kind: Literal["api_key", "oauth_token"]
+    secret: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Environment:
+    """.env: the credential, if any, and where the gateway sends model calls."""
+
+    credential: Credential | None = None
+    base_url: str = "https://api.anthropic.com"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong with a file a person wrote: ``line`` counts from 1, 0 where no line can be named."""
+
+    path: str
+    line: int
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.line}: {self.text}" if self.line else f"{self.path}: {self.text}"
+
+
+@dataclass(frozen=True)
+class Message:
+    """A message as a channel hands it in. ``timestamp`` is the platform's, ISO 8601: shown, never compared."""
+
+    id: str
+    jid: str
+    sender: str
+    sender_name: str
+    text: str
+    timestamp: str
+    from_me: bool = False
+    is_bot: bool = False
+    reply_to: dict[str, str] | None = None
+    attachments: tuple[dict[str, Any], ...] = ()
+    run: str | None = None
+
+
+@dataclass(frozen=True)
+class Line:
+    """A message at its place in a transcript: ``seq`` is given by the host at arrival, ``received`` is UTC."""
+
+    seq: int
+    received: str
+    message: Message
