@@ -1,0 +1,135 @@
+#!/usr/bin/env python3
+"""The launcher: ``python3 nanoclaw.py COMMAND``, from any directory, whatever Python is active.
+
+It finds a Python of 3.11 or newer, has ``nanoclaw/environment.py`` make ``.venv`` beside this file, and becomes that
+environment's Python, which runs ``nanoclaw.cli.main``. ``test`` runs the test suite in ``.venv-test`` instead.
+Old Pythons must be able to read this file, or nobody learns what to install: no annotations, no f-strings, and
+nothing of the package is imported before 3.11 is certain.
+"""
+
+import os
+import sys
+
+THIS = os.path.realpath(__file__)
+PROJECT = os.path.dirname(THIS)
+MINIMUM = (3, 11)
+NAMES = ["python3.%d" % minor for minor in range(15, MINIMUM[1] - 1, -1)] + ["python3", "python"]
+# Where Pythons lie when PATH is as bare as cron's.
+PLACES = (
+    "/usr/local/bin",
+    "/usr/bin",
+    "/opt/homebrew/bin",
+    "/opt/local/bin",
+    "/home/linuxbrew/.linuxbrew/bin",
+    "/Library/Frameworks/Python.framework/Versions/*/bin",
+    "~/.local/bin",
+    "~/.pyenv/versions/*/bin",
+    "~/.asdf/installs/python/*/bin",
+    "~/.local/share/uv/python/*/bin",
+    "~/miniconda3/bin",
+)
+# What the caller's own Python needs, and ours must not see.
+FOREIGN = ("PYTHONHOME", "PYTHONPATH", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__")
+
+
+def say(line):
+    sys.stderr.write("nanoclaw: %s\n" % line)
+    sys.stderr.flush()
+
+
+def become(python, arguments):
+    """Replace this process by ``python arguments``, without the caller's Python settings."""
+    for name in FOREIGN:
+        os.environ.pop(name, None)
+    sys.stdout.flush()
+    os.execv(python, [python] + arguments)
+
+
+def is_new_enough(python):
+    """Whether ``python`` runs and is 3.11 or newer. A version manager's shim may exist and not run."""
+    import subprocess
+
+    test = "import sys; sys.exit(sys.version_info < (%d, %d))" % MINIMUM
+    environment = {name: value for name, value in os.environ.items() if name not in FOREIGN}
+    with open(os.devnull, "r+") as null:
+        try:
+            return subprocess.call([python, "-c", test], stdin=null, stdout=null, stderr=null, env=environment) == 0
+        except OSError:
+            return False
+
+
+def find_python(directories):
+    """The path of a Python of 3.11 or newer in ``directories``, the newest name first, or None."""
+    for name in NAMES:
+        for directory in directories:
+            python = os.path.join(directory, name)
+            if os.access(python, os.X_OK) and is_new_enough(python):
+                return python
+    return None
+
+
+def search_path():
+    """Our own environment first, then PATH, then the usual places."""
+    import glob
+
+    directories = [os.path.join(PROJECT, ".venv", "bin")]
+    directories += [entry for entry in os.environ.get("PATH", "").split(os.pathsep) if entry]
+    for place in PLACES:
+        directories += sorted(glob.glob(os.path.expanduser(place)), reverse=True)
+    return directories
+
+
+def main(arguments):
+    """Return the exit status, where this process does not become another."""
+    if sys.version_info < MINIMUM:
+        python = find_python(search_path())
+        if python:
+            become(python, [THIS] + arguments)
+        say(
+            "Python 3.11 or newer is needed; this is %d.%d, and no newer one was found. " % sys.version_info[:2]
+            + "Install it (brew, apt, dnf, or https://www.python.org/downloads/) and start again."
+        )
+        return 1
+    if sys.path[0] != PROJECT:
+        sys.path.insert(0, PROJECT)
+    return start(arguments)
+
+
+def start(arguments):
+    """Make sure of the environment, and run the command in it."""
+    from nanoclaw import environment
+
+    testing = arguments[:1] == ["test"]
+    directory = os.path.join(PROJECT, ".venv-test" if testing else ".venv")
+    extras = ("test", "agent") if testing else ()
+    os.environ.pop("NANOCLAW_ENVIRONMENT_PROBLEM", None)
+    inside = os.path.realpath(sys.prefix) == os.path.realpath(directory)
+    try:
+        requirements = environment.requirements(os.path.join(PROJECT, "pyproject.toml"), extras)
+        if not environment.is_current(directory, requirements):
+            if os.environ.get("PYTHONPATH"):
+                # Its modules may not suit this Python, and making an environment imports many.
+                become(sys.executable, [THIS] + arguments)
+            environment.ensure(directory, requirements, say)
+            inside = False
+    except environment.EnvironmentProblem as problem:
+        if arguments[:1] != ["doctor"]:
+            say(problem)
+            return 1
+        os.environ["NANOCLAW_ENVIRONMENT_PROBLEM"] = str(problem)
+        inside = True
+    if testing:
+        os.chdir(PROJECT)
+        become(environment.python_of(directory), ["-m", "pytest"] + arguments[1:])
+    if not inside:
+        become(environment.python_of(directory), [THIS] + arguments)
+    from nanoclaw.cli import main as command_line
+
+    return command_line(arguments)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,1 @@
+"""Channels: adapters for messaging platforms, one small file each. README.md in this directory is their contract."""

@@ -1,0 +1,74 @@
+"""The local channel: chats ``local:NAME`` whose far side is an append-only file, ``state/local/<name>.jsonl``.
+
+It takes keys: a key that stands among the file's last lines is not written again. Messages come in by the inbox, not here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+from nanoclaw.channels.base import Deliver, SendFailed
+from nanoclaw.paths import chat_directory_name
+
+TAIL_BYTES = 1_000_000
+"""Keys are looked for in so much of the file's end: more than any number of replies that can be in flight."""
+
+
+class LocalChannel:
+    """See ``Channel``."""
+
+    prefix = "local:"
+    takes_keys = True
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._keys: dict[Path, set[str]] = {}
+
+    def start(self, deliver: Deliver) -> None:
+        self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    def send(self, jid: str, text: str, key: str) -> None:
+        path = self.path(jid)
+        line = {"key": key, "time": datetime.now(UTC).isoformat(timespec="milliseconds"), "text": text}
+        data = json.dumps(line, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                if path not in self._keys:
+                    self._keys[path] = _tail_keys(fd)
+                if key in self._keys[path]:
+                    return
+                size = os.fstat(fd).st_size
+                if size and os.pread(fd, 1, size - 1) != b"\n":
+                    data = b"\n" + data
+                os.write(fd, data)
+                os.fsync(fd)
+                self._keys[path].add(key)
+            finally:
+                os.close(fd)
+        except OSError as error:
+            self._keys.pop(path, None)
+            raise SendFailed(f"{path}: {error.strerror}") from None
+
+    def stop(self) -> None:
+        return None
+
+    def path(self, jid: str) -> Path:
+        """Where what was delivered to a chat stands."""
+        return self._directory / f"{chat_directory_name(jid.removeprefix(self.prefix))}.jsonl"
+
+
+def _tail_keys(fd: int) -> set[str]:
+    size = os.fstat(fd).st_size
+    start = max(0, size - TAIL_BYTES)
+    lines = os.pread(fd, size - start, start).split(b"\n")
+    keys: set[str] = set()
+    for line in lines[1 if start else 0 :]:
+        try:
+            keys.add(str(json.loads(line)["key"]))
+        except (ValueError, LookupError, TypeError):
+            continue
+    return keys

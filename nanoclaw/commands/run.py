@@ -1,0 +1,73 @@
+"""``run``: the host. ``run --once``: work off what is pending, close what is idle, end (for cron)."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+from types import FrameType
+
+from nanoclaw.errors import UserError
+from nanoclaw.files.locks import HomeLock
+from nanoclaw.host import Host, read_host_file, write_host_file
+from nanoclaw.paths import Home
+
+UNDELIVERED_SECONDS = 10.0
+"""So long ``--once`` waits for a channel that does not take its replies; they stay in the outbox."""
+
+
+def run(home: Home, once: bool = False) -> int:
+    """Be the host of a home until SIGTERM or SIGINT; with ``once`` until all is done that can be done now."""
+    home.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    lock = HomeLock(home.state)
+    if not _acquire(lock, home, once):
+        return 0
+    stop = threading.Event()
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, on_signal)
+    write_host_file(home, "once" if once else "run")
+    host = Host(home, drain=once, to_stderr=sys.stderr.isatty() or not once)
+    try:
+        host.start()
+        if once:
+            _until_settled(host, stop)
+        else:
+            stop.wait()
+    finally:
+        host.stop()
+        lock.release()
+    return 0
+
+
+def _acquire(lock: HomeLock, home: Home, once: bool) -> bool:
+    """False: a living host does the work already. Waits for a host that ends by itself (``chat``, ``run --once``)."""
+    if lock.acquire():
+        return True
+    if once:
+        return False
+    host = read_host_file(home)
+    if host.get("mode") not in ("chat", "once"):
+        raise UserError(
+            f"Another host runs on {home.root} already (pid {host.get('pid', '?')}, since {host.get('started', '?')}).",
+            "Leave it running, or stop it first: kill -TERM " + str(host.get("pid", "PID")),
+        )
+    print(f"Waiting for `{host['mode']}` (pid {host.get('pid')}) to end …", file=sys.stderr)
+    return lock.acquire(blocking=True)
+
+
+def _until_settled(host: Host, stop: threading.Event) -> None:
+    undelivered_since: float | None = None
+    while not stop.wait(0.05):
+        if not host.dispatcher.settled.is_set():
+            undelivered_since = None
+            continue
+        if host.is_settled():
+            return
+        undelivered_since = undelivered_since or time.monotonic()
+        if time.monotonic() > undelivered_since + UNDELIVERED_SECONDS:
+            return

@@ -1,0 +1,54 @@
+"""The files that the host writes on its first start, so that a person finds every key with its default."""
+
+CONFIG_TEMPLATE = """\
+# Settings of NanoClaw. Each line below shows a default; remove the "# " in front of a key to change it.
+# A change is in force as soon as the file is saved. `python3 nanoclaw.py doctor` checks it.
+
+# What the assistant is called; "@" and this name is the trigger word in groups.
+# assistant_name = "Andy"
+
+# The IANA time zone of prompts and schedules. Default: the machine's.
+# timezone = "Europe/Berlin"
+
+# Senders who may give commands in every chat, as their platform's sender ids.
+# owners = []
+
+# How much the log says: debug, info, warning or error. debug logs conversations, too.
+# log_level = "info"
+
+# How many messages that did not wake the agent come along as context.
+# max_messages_per_prompt = 10
+
+# How many containers may run at once.
+# max_concurrent_containers = 5
+
+# How long the files of a finished run are kept. Durations are seconds, or text like "90s", "30m", "1h", "7d".
+# keep_runs = "7d"
+
+[container]
+# What runs the agents: docker, podman, container (Apple), or process (WITHOUT ISOLATION).
+# runtime = "docker"
+
+# The image that `python3 nanoclaw.py build` makes.
+# image = "nanoclaw-agent:latest"
+
+# How long an agent may work without output before it is stopped.
+# timeout = "30m"
+
+# How long a container waits for a follow-up after its last answer.
+# idle_timeout = "30m"
+
+[model]
+# true: answers come from the built-in offline model, for trying out. No credential is needed, nothing is paid.
+# offline = false
+
+# The model that the agents use.
+# name = "sonnet"
+"""
+
+GROUP_TEMPLATE = """\
+# The main group: the one chat that is trusted. `python3 nanoclaw.py chat` talks to it.
+jid = "local:main"
+name = "Main"
+is_main = true
+"""

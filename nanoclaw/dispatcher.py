@@ -1,0 +1,256 @@
+"""The dispatcher: which group's messages get a container now. One thread decides; workers do.
+
+It keeps no state that is not on disk: what waits is read from transcripts and cursors, what runs from the run records.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from nanoclaw.conditions import Conditions
+from nanoclaw.errors import UserError
+from nanoclaw.files.atomic import SETTLE_SECONDS, BrokenFile
+from nanoclaw.handover import Handover
+from nanoclaw.models import Group
+from nanoclaw.pending import Batch
+from nanoclaw.queue import Running, Waiting, plan
+from nanoclaw.runs.judge import Verdict
+from nanoclaw.runs.launch import Preparation, Runtimes, Start, new_claim
+from nanoclaw.runs.records import Run
+from nanoclaw.worker import House, Worker
+from nanoclaw.stores.cursors import Cursor
+from nanoclaw.stores.journal import set_level
+
+log = logging.getLogger("nanoclaw")
+
+RESCAN_SECONDS = 30.0
+
+
+class Dispatcher:
+    """``turn`` starts and closes runs; ``poke`` wakes its thread, ``changed`` names a group whose chat has news."""
+
+    def __init__(
+        self,
+        house: House,
+        preparation: Preparation,
+        runtimes: Runtimes,
+        conditions: Conditions,
+        drain: bool = False,
+        first_run: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._house = house
+        self._preparation = preparation
+        self._runtimes = runtimes
+        self._conditions = conditions
+        self._drain = drain
+        self._first_run = first_run
+        self._poked = threading.Event()
+        self._guard = threading.Lock()  # guards _news, _reread and _workers
+        self._news: set[str] = set()
+        self._reread = True
+        self._workers: dict[str, Worker] = {}
+        self._arrivals = itertools.count()
+        self._waiting: dict[str, tuple[int, float]] = {}
+        self._limited: frozenset[str] = frozenset()
+        self.settled = threading.Event()
+        """Set after each turn that found nothing to do and nothing running: all that can be done now is done."""
+
+    # -- pokes: any thread -----------------------------------------------------------------------------------------
+
+    def poke(self) -> None:
+        self._poked.set()
+
+    def changed(self, folder: str) -> None:
+        """There is news in a group's chat."""
+        with self._guard:
+            self._news.add(folder)
+            worker = self._worker_of(folder)
+        self.settled.clear()
+        if worker is not None:
+            worker.poke()
+        self._poked.set()
+
+    def settings_changed(self) -> None:
+        with self._guard:
+            self._reread = True
+        self._conditions.poke()
+        self._poked.set()
+
+    def container_ended(self, name: str | None) -> None:
+        """The engine says that a container ended (None: perhaps some did)."""
+        with self._guard:
+            workers = [w for w in self._workers.values() if name in (None, w.run_record.container)]
+        for worker in workers:
+            worker.poke(look=True)
+
+    def workers(self) -> list[Worker]:
+        with self._guard:
+            return list(self._workers.values())
+
+    def over(self, worker: Worker, verdict: Verdict, used_up: bool) -> None:
+        """A run is judged: its slot is free."""
+        run = worker.run_record
+        if verdict.retry == "wait":
+            self._conditions.hold(verdict, time.monotonic())
+        if verdict.chat and not verdict.ok and self._house.handover.say_once(run.folder, verdict.cause):
+            self.say(run.folder, run.jid, verdict.cause, verdict.chat)
+        if any(claim.broken for claim in run.claims):
+            self.say(run.folder, run.jid, "broken-off", "My answer broke off before it was complete.")
+        if used_up:
+            text = "I could not answer after several tries. Your messages are kept; write again to try once more."
+            self.say(run.folder, run.jid, "kept", text)
+        with self._guard:
+            self._workers.pop(run.id, None)
+            self._news.add(run.folder)
+        self._poked.set()
+
+    def say(self, folder: str, jid: str, cause: str, text: str) -> None:
+        """A line of the host itself in a chat. Its id starts with ``notice-``."""
+        now = datetime.now(UTC)
+        notice = f"notice-{folder}-{now.strftime('%Y%m%d-%H%M%S-%f')}-{cause}"
+        created = now.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        self._house.outbox.put(notice, jid, folder, text, created)
+        self._house.journal.event("notice", folder=folder, cause=cause)
+        self._house.delivery()
+
+    # -- its own thread --------------------------------------------------------------------------------------------
+
+    def adopt(self, run: Run) -> None:
+        """Take up an unjudged run of an earlier host."""
+        self._house.handover.raise_to(run.folder, run)
+        self._start_worker(Worker(self._house, run, self._runtimes.of(run.runtime), None))
+
+    def run(self, halted: threading.Event) -> None:
+        while not halted.is_set():
+            self._poked.clear()
+            try:
+                wait = self.turn(time.monotonic(), time.time())
+            except (OSError, UserError) as error:
+                log.error("Dispatcher held up: %s", error)
+                wait = 5.0
+            self._poked.wait(wait)
+
+    def turn(self, now: float, wall: float) -> float:
+        """Decide at monotonic time ``now``, Unix time ``wall``; returns the seconds until the next turn is due in any case."""
+        self._read_settings()
+        ready, next_retry = self._who_waits(wall)
+        running = [
+            Running(w.folder, w.run_record.id, w.idle_since, w.closing or w.close_wanted) for w in self.workers()
+        ]
+        verdict = self._conditions.why_not(now) if ready else None
+        if verdict is not None:
+            self._hold_back(ready, verdict)
+            ready = []
+        decided = plan(ready, running, self._house.settings.config.max_concurrent_containers)
+        self._say_limited(decided.limited)
+        for run_id in [*decided.close, *([r.run for r in running if r.idle_since is not None] if self._drain else [])]:
+            for worker in self.workers():
+                if worker.run_record.id == run_id and not worker.close_wanted:
+                    worker.close()
+        for folder in decided.start:
+            self._start(folder)
+        if not running and not decided.start and not decided.limited:
+            with self._guard:
+                if not self._news:
+                    self.settled.set()
+        due = [RESCAN_SECONDS, next_retry]
+        if verdict is not None:
+            due.append((self._conditions.next_look() or now) - now)
+        if self._house.settings.unsettled:
+            due.append(SETTLE_SECONDS)
+        return max(0.05, min(due))
+
+    def _read_settings(self) -> None:
+        with self._guard:
+            reread, self._reread = self._reread, False
+        if not reread and not self._house.settings.unsettled:
+            return
+        if self._house.settings.refresh() or reread:
+            set_level(self._house.settings.config.log_level)
+            with self._guard:
+                self._news |= set(self._house.settings.groups) | set(self._waiting)
+            self._house.settings_read()
+        for worker in self.workers():
+            worker.poke()
+
+    def _who_waits(self, wall: float) -> tuple[list[Waiting], float]:
+        """Groups whose messages may start a run now, and the seconds until the next retry is due."""
+        with self._guard:
+            news, self._news = self._news, set()
+        groups = self._house.settings.groups
+        for folder in news:
+            until = self._waits_until(groups.get(folder))
+            if until is None:
+                self._waiting.pop(folder, None)
+            else:
+                arrival = self._waiting.get(folder, (next(self._arrivals), 0.0))[0]
+                self._waiting[folder] = (arrival, until)
+        ready = [Waiting(f, arrival) for f, (arrival, until) in self._waiting.items() if until <= wall]
+        later = [until - wall for _, until in self._waiting.values() if until > wall]
+        return ready, min(later, default=RESCAN_SECONDS)
+
+    def _waits_until(self, group: Group | None) -> float | None:
+        if group is None:
+            return None
+        try:
+            return self._house.handover.waits_until(group)
+        except BrokenFile as error:
+            log.error("Group held back group=%s: %s", group.folder, error)
+            return None
+
+    def _hold_back(self, ready: list[Waiting], verdict: Verdict) -> None:
+        for waiting in ready:
+            group = self._house.settings.groups.get(waiting.folder)
+            if group and self._worker_of_any(waiting.folder) is None and verdict.chat:
+                if self._house.handover.say_once(group.folder, verdict.cause):
+                    self.say(group.folder, group.jid, verdict.cause, verdict.chat)
+
+    def _say_limited(self, limited: tuple[str, ...]) -> None:
+        fresh = [folder for folder in limited if folder not in self._limited]
+        self._limited = frozenset(limited)
+        for folder in fresh:
+            log.info("At concurrency limit group=%s waits", folder)
+            self._house.journal.event("limited", folder=folder)
+
+    def _start(self, folder: str) -> None:
+        group = self._house.settings.groups[folder]
+        made: list[tuple[Run, Start]] = []
+
+        def claim(batch: Batch, prompt: str, cursor: Cursor) -> None:
+            session = self._house.sessions.get(folder)
+            first = new_claim(1, batch, cursor.place)
+            made.append(self._preparation.prepare(group, session, batch, prompt, first))
+
+        try:
+            batch = self._house.handover.hand(group, claim)
+        except BrokenFile as error:
+            log.error("Group held back group=%s: %s", folder, error)
+            self._waiting.pop(folder, None)
+            return
+        if batch is None:
+            self._waiting.pop(folder, None)
+            return
+        run, start = made[0]
+        log.info("Processing messages group=%s run=%s count=%d", folder, run.id, len(batch.lines))
+        self._house.journal.event("offered", run=run.id, folder=folder, messages=batch.wakers)
+        self._waiting.pop(folder, None)
+        self._start_worker(Worker(self._house, run, self._runtimes.of(run.runtime), start))
+
+    def _start_worker(self, worker: Worker) -> None:
+        with self._guard:
+            self._workers[worker.run_record.id] = worker
+        self.settled.clear()
+        worker.start()
+        self._first_run()
+
+    def _worker_of(self, folder: str) -> Worker | None:
+        return next((w for w in self._workers.values() if w.folder == folder), None)
+
+    def _worker_of_any(self, folder: str) -> Worker | None:
+        with self._guard:
+            return self._worker_of(folder)

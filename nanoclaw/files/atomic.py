@@ -1,0 +1,149 @@
+"""A file appears whole or not at all.
+
+Every file that the host replaces goes through :func:`replacing`: temporary dotfile beside it, fsync, rename, fsync of the
+directory. Limits: the directory must be one that only the host and its owner can write (see ``untrusted`` for others).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from nanoclaw.errors import UserError
+
+SETTLE_SECONDS = 0.3
+"""A file that does not parse and changed less than this ago may be half-saved by an editor (ARCHITECTURE 1)."""
+
+
+class BrokenFile(UserError):
+    """A state file that does not parse: it is never overwritten, a person must mend or delete it."""
+
+    def __init__(self, path: Path, line: int, what: str) -> None:
+        where = f"{path}:{line}" if line else str(path)
+        super().__init__(f"{where}: {what}", "Mend the file, or move it away; nothing is written to it meanwhile.")
+        self.path = path
+
+
+def fsync_directory(path: Path) -> None:
+    """Make the names in a directory durable."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def replacing(path: Path, mode: int = 0o600, durable: bool = True) -> Iterator[BinaryIO]:
+    """Yield a draft to write to; it becomes ``path`` when the block ends well, and vanishes when it does not.
+
+    ``durable=False`` leaves out the directory's fsync, for callers that make several names durable at once.
+    """
+    draft_path = path.with_name(f".{path.name}.{os.getpid()}.{time.monotonic_ns()}")
+    fd = os.open(draft_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    try:
+        with os.fdopen(fd, "wb") as draft:
+            os.fchmod(fd, mode)
+            yield draft
+            draft.flush()
+            os.fsync(fd)
+        os.rename(draft_path, path)
+    except BaseException:
+        draft_path.unlink(missing_ok=True)
+        raise
+    if durable:
+        fsync_directory(path.parent)
+
+
+def write_bytes(path: Path, data: bytes, mode: int = 0o600, durable: bool = True) -> None:
+    """Replace a file's content whole."""
+    with replacing(path, mode, durable) as draft:
+        draft.write(data)
+
+
+def write_json(path: Path, value: Any, mode: int = 0o600, durable: bool = True) -> None:
+    """Replace a JSON file whole, in a form that people can read and diff."""
+    write_bytes(path, json.dumps(value, ensure_ascii=False, indent=1).encode() + b"\n", mode, durable)
+
+
+def parse_object(path: Path, data: bytes) -> dict[str, Any]:
+    """Parse the JSON object that a file must hold; raises BrokenFile with the line."""
+    try:
+        value = json.loads(data)
+    except UnicodeDecodeError as error:
+        raise BrokenFile(path, data.count(b"\n", 0, error.start) + 1, "not UTF-8 text") from None
+    except json.JSONDecodeError as error:
+        raise BrokenFile(path, error.lineno, f"not valid JSON ({error.msg})") from None
+    except RecursionError:
+        raise BrokenFile(path, 0, "nested too deeply") from None
+    if not isinstance(value, dict):
+        raise BrokenFile(path, 1, "expected a JSON object {…}")
+    return value
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The JSON object in a file of the host's, None where there is no file; raises BrokenFile."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    return parse_object(path, data)
+
+
+@dataclass
+class _Seen:
+    stamp: tuple[int, int, int] | None
+    value: dict[str, Any] | None
+    broken: BrokenFile | None
+
+
+class JsonFile:
+    """A JSON file of the host's that a person may edit: re-read when it changed, never overwritten when broken.
+
+    Not thread-safe: its owner calls it under a lock.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._seen: _Seen | None = None
+
+    def read(self) -> dict[str, Any] | None:
+        """The current content (None: no file). While the file is broken: the last good content; BrokenFile if none."""
+        stamp = self._stamp()
+        seen = self._seen
+        if seen is None or seen.stamp != stamp:
+            try:
+                value, broken = read_json(self.path), None
+            except BrokenFile as error:
+                value, broken = (seen.value if seen else None), error
+            seen = self._seen = _Seen(stamp, value, broken)
+        if seen.broken is not None and seen.value is None:
+            raise seen.broken
+        return seen.value
+
+    @property
+    def broken(self) -> BrokenFile | None:
+        """What is wrong with the file as it stands, after the last read."""
+        return self._seen.broken if self._seen else None
+
+    def write(self, value: dict[str, Any]) -> None:
+        """Replace the content; raises BrokenFile if what stands there now does not parse."""
+        if self._seen is None or self._seen.stamp != self._stamp():
+            self.read()
+        if self.broken is not None:
+            raise self.broken
+        write_json(self.path, value)
+        self._seen = _Seen(self._stamp(), value, None)
+
+    def _stamp(self) -> tuple[int, int, int] | None:
+        try:
+            status = os.stat(self.path)
+        except FileNotFoundError:
+            return None
+        return (status.st_ino, status.st_mtime_ns, status.st_size)

@@ -1,0 +1,83 @@
+"""All locks of the host, and their order.
+
+One process is the host of a home at a time: it holds a flock on the state/ directory itself (a lock *file* can be removed and
+taken twice). Inside it, threads take these locks in the order of ``ORDER``, left to right, never the other way round; no subprocess
+and no network under any of them. TOML files, which other processes edit too, are guarded by ``editing``.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock
+
+ORDER = ("config", "task", "run", "cursor", "chat", "outbox", "journal")
+
+
+class HomeLock:
+    """The flock that makes this process the host of a home."""
+
+    def __init__(self, state: Path) -> None:
+        self._state = state
+        self._fd: int | None = None
+
+    def acquire(self, blocking: bool = False) -> bool:
+        """True when held. The kernel gives it back when the process ends, however it ends."""
+        fd = os.open(self._state, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | (0 if blocking else fcntl.LOCK_NB))
+        except OSError as error:
+            os.close(fd)
+            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                return False
+            raise
+        except BaseException:
+            os.close(fd)
+            raise
+        self._fd = fd
+        return True
+
+    def release(self) -> None:
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+
+class Locks:
+    """A registry of named thread locks that refuses to be taken against ``ORDER``."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._locks: dict[tuple[str, str], threading.RLock] = {}
+        self._held = threading.local()
+
+    @contextmanager
+    def hold(self, kind: str, name: str = "") -> Iterator[None]:
+        """Hold the lock ``kind``/``name``; the same thread may take it again. RuntimeError: against the order."""
+        rank = ORDER.index(kind)
+        held: list[tuple[int, str]] = self._held.__dict__.setdefault("ranks", [])
+        if held and held[-1][0] > rank:
+            raise RuntimeError(f"lock {kind!r} taken while holding {ORDER[held[-1][0]]!r}")
+        if held and held[-1][0] == rank and held[-1][1] != name:
+            raise RuntimeError(f"two {kind!r} locks at once: {held[-1][1]!r} and {name!r}")
+        with self._guard:
+            lock = self._locks.setdefault((kind, name), threading.RLock())
+        with lock:
+            held.append((rank, name))
+            try:
+                yield
+            finally:
+                held.pop()
+
+
+@contextmanager
+def editing(path: Path, timeout: float = 10.0) -> Iterator[None]:
+    """Hold the lock between processes that guards a TOML file; ``timeout`` in seconds, then filelock.Timeout."""
+    with FileLock(path.with_name(f".{path.name}.lock"), timeout=timeout):
+        yield

@@ -1,0 +1,76 @@
+"""Events are hints: a change in a watched directory calls a function that sets a flag, and the flag's owner lists the directory.
+
+Only close-after-write and moves are watched: reading wakes nobody, and a container that makes a million directories wakes nobody
+either. Directories that a container can write are never watched recursively (ARCHITECTURE 2).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from watchdog.events import FileClosedEvent, FileMovedEvent, FileSystemEvent, FileSystemEventHandler
+
+log = logging.getLogger("nanoclaw")
+
+
+class _Poke(FileSystemEventHandler):
+    def __init__(self, callback: Callable[[str], None]) -> None:
+        self._callback = callback
+
+    def on_any_event(self, event: FileSystemEvent) -> None:
+        path = os.fsdecode(event.dest_path or event.src_path)
+        self._callback(path)
+
+
+class Watcher:
+    """Calls back, on its own threads, with the path of what changed. Where the file system tells nothing
+    (network file systems, a full inotify table), the callers' slow rescans still find everything: said once in the log."""
+
+    def __init__(self) -> None:
+        self._observer = _observer()
+        self._watches: dict[Path, Any] = {}
+        self._lock = threading.Lock()
+        self._said = False
+
+    def start(self) -> None:
+        self._observer.start()
+
+    def stop(self) -> None:
+        self._observer.stop()
+        self._observer.join(timeout=2.0)
+
+    def add(self, path: Path, callback: Callable[[str], None], recursive: bool = False) -> None:
+        with self._lock:
+            if path in self._watches:
+                return
+            try:
+                self._watches[path] = self._observer.schedule(
+                    _Poke(callback), str(path), recursive=recursive, event_filter=[FileClosedEvent, FileMovedEvent]
+                )
+            except OSError as error:
+                if not self._said:
+                    log.warning("No file events for %s (%s): changes are found by the slow rescan", path, error)
+                    self._said = True
+
+    def remove(self, path: Path) -> None:
+        with self._lock:
+            watch = self._watches.pop(path, None)
+            if watch is not None:
+                self._observer.unschedule(watch)
+
+
+def _observer() -> Any:
+    if sys.platform == "linux":
+        from watchdog.observers.inotify import InotifyObserver
+
+        # "full" events report a file that was moved in from an unwatched directory as moved, not as created.
+        return InotifyObserver(generate_full_events=True)
+    from watchdog.observers import Observer
+
+    return Observer()

@@ -1,0 +1,137 @@
+"""Handing messages to agents, and taking them back: the one place where a group's cursor moves.
+
+Everything here happens under the group's cursor lock, with the claim on disk before the cursor moves: a crash in between leaves a claim,
+from which the restart raises the cursor.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+from nanoclaw import router
+from nanoclaw.files.locks import Locks
+from nanoclaw.models import Group
+from nanoclaw.pending import Batch, Pending
+from nanoclaw.runs.claims import Settlement
+from nanoclaw.runs.judge import RETRY_SECONDS, Verdict
+from nanoclaw.runs.records import Run
+from nanoclaw.stores.cursors import Cursor, Cursors, Retry
+from nanoclaw.stores.settings import Settings
+from nanoclaw.stores.transcripts import Position, Transcripts
+
+log = logging.getLogger("nanoclaw")
+
+BROKEN_OFF = "Your previous answer broke off before it was complete; the chat was told so."
+
+
+class Handover:
+    """Which messages wait, their handing over, and the settling of a run's end. Thread-safe."""
+
+    def __init__(self, locks: Locks, settings: Settings, transcripts: Transcripts, cursors: Cursors) -> None:
+        self._locks = locks
+        self._settings = settings
+        self._transcripts = transcripts
+        self._cursors = cursors
+        self._views: dict[str, Pending] = {}
+
+    def cursor(self, group: Group) -> Cursor:
+        """A group's cursor; a missing one is recovered from the assistant's own last message in the chat (SPEC 3)."""
+        with self._locks.hold("cursor", group.folder):
+            cursor = self._cursors.get(group.folder)
+            if cursor is None:
+                own = self._transcripts.last_where_run(group.jid)
+                place = Position(own.seq) if own else Position()
+                cursor = Cursor(place=place, done=place.seq)
+                self._cursors.put(group.folder, cursor)
+                if own:
+                    log.warning("Cursor recovered from the last answer group=%s handed=%d", group.folder, own.seq)
+            return cursor
+
+    def waits_until(self, group: Group) -> float | None:
+        """None: nothing wakes the agent. Else the Unix time (s) before which a retry must not start; 0: at once."""
+        with self._locks.hold("cursor", group.folder):
+            cursor, view = self._refreshed(group)
+            retry = cursor.retry
+            if not view.wakes(retry.kept_through if retry else None):
+                return None
+            if retry is None or retry.kept_through is not None:
+                return 0.0
+            return retry.not_before
+
+    def hand(self, group: Group, claim: Callable[[Batch, str, Cursor], None]) -> Batch | None:
+        """Make a claim of all that waits: ``claim`` writes it to disk from the batch and its prompt; then the cursor moves."""
+        with self._locks.hold("cursor", group.folder):
+            cursor, view = self._refreshed(group)
+            batch = view.batch(cursor)
+            if batch is None:
+                return None
+            config = self._settings.config
+            claim(batch, router.compose(batch.lines, batch.omitted, config, cursor.note), cursor)
+            self._cursors.put(group.folder, replace(cursor.at(batch.place), note=None))
+            return batch
+
+    def raise_to(self, folder: str, run: Run) -> None:
+        """After a restart: what an unjudged run claimed is handed."""
+        if not run.claims:
+            return
+        with self._locks.hold("cursor", folder):
+            cursor = self._cursors.get(folder) or Cursor()
+            place = run.claims[-1].place
+            if place.seq > cursor.handed and cursor.judged != run.id:
+                self._cursors.put(folder, cursor.at(place))
+
+    def answered(self, run: Run) -> None:
+        """A result was accepted: what it finished is done, and what went wrong before is over."""
+        done = run.done_through
+        with self._locks.hold("cursor", run.folder):
+            cursor = self._cursors.get(run.folder) or Cursor()
+            self._cursors.update(run.folder, done=max(cursor.done, done or 0), retry=None, said=None)
+
+    def say_once(self, folder: str, cause: str) -> bool:
+        """True the first time in an episode that a cause is to be said in a chat; durable before it is said."""
+        with self._locks.hold("cursor", folder):
+            cursor = self._cursors.get(folder) or Cursor()
+            if cursor.said == cause:
+                return False
+            self._cursors.update(folder, said=cause)
+            return True
+
+    def settle(self, run: Run, verdict: Verdict, settlement: Settlement, now: float) -> bool:
+        """Count a run's end, once: move the cursor back to what was left without an answer. ``now``: Unix time in s.
+        True when the retries are used up by this."""
+        with self._locks.hold("cursor", run.folder):
+            cursor = self._cursors.get(run.folder) or Cursor()
+            if cursor.judged == run.id:
+                return False
+            cursor = replace(cursor, judged=run.id, note=BROKEN_OFF if settlement.broken else cursor.note)
+            if settlement.back_to is None:
+                self._cursors.put(run.folder, replace(cursor, done=cursor.handed, retry=None))
+                return False
+            retry, used_up = self._retry(cursor, verdict, settlement, now)
+            finished = _merged([*cursor.finished, *settlement.finished])
+            cursor = replace(cursor, done=settlement.back_to.seq, retry=retry)
+            place = settlement.back_to
+            self._cursors.put(run.folder, replace(cursor.at(place), finished=finished))
+            return used_up
+
+    def _retry(self, cursor: Cursor, verdict: Verdict, settlement: Settlement, now: float) -> tuple[Retry | None, bool]:
+        if verdict.retry == "wait" or (verdict.ok and not settlement.failed):
+            return cursor.retry, False
+        count = (cursor.retry.count if cursor.retry else 0) + 1
+        if count > len(RETRY_SECONDS):
+            return Retry(0, 0.0, kept_through=cursor.handed), True
+        return Retry(count, now + RETRY_SECONDS[count - 1]), False
+
+    def _refreshed(self, group: Group) -> tuple[Cursor, Pending]:
+        cursor = self.cursor(group)
+        view = self._views.setdefault(group.folder, Pending(self._transcripts))
+        refreshed = view.refresh(group, self._settings.config, cursor)
+        if refreshed != cursor:
+            self._cursors.put(group.folder, refreshed)
+        return refreshed, view
+
+
+def _merged(ranges: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    return tuple(sorted(set(ranges)))

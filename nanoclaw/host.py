@@ -1,0 +1,225 @@
+"""The host: the one place that builds the parts, starts the threads and stops them. It wires, it does not work."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+import time
+import uuid
+from datetime import UTC, datetime
+from typing import Any
+
+from nanoclaw.channels.base import Channel
+from nanoclaw.channels.local import LocalChannel
+from nanoclaw.conditions import Conditions
+from nanoclaw.config.templates import CONFIG_TEMPLATE, GROUP_TEMPLATE
+from nanoclaw.delivery import Delivery
+from nanoclaw.dispatcher import Dispatcher
+from nanoclaw.files.atomic import BrokenFile, read_json, write_bytes, write_json
+from nanoclaw.files.locks import Locks
+from nanoclaw.files.watch import Watcher
+from nanoclaw.gateway.gateway import Gateway
+from nanoclaw.gateway.offline import OfflineModel
+from nanoclaw.handover import Handover
+from nanoclaw.inbox import Inbox
+from nanoclaw.models import Message
+from nanoclaw.paths import Home
+from nanoclaw.runs.launch import Preparation, Runtimes
+from nanoclaw.runs.records import Records, Run
+from nanoclaw.worker import House
+from nanoclaw.stores.chats import Chats
+from nanoclaw.stores.cursors import Cursors
+from nanoclaw.stores.journal import Journal, start_log, stop_log
+from nanoclaw.stores.outbox import Outbox
+from nanoclaw.stores.sessions import Sessions
+from nanoclaw.stores.settings import Settings
+from nanoclaw.stores.transcripts import Transcripts
+
+log = logging.getLogger("nanoclaw")
+
+STOP_SECONDS = 4.0
+PARALLEL_STARTS = max(2, os.cpu_count() or 2)
+"""So many containers start at once: more only makes each slower (FACTS, "Start-up")."""
+
+
+def make_home(home: Home) -> str:
+    """Make what a home needs (the first start), and return its uuid. Nothing that is there is changed."""
+    fresh = not home.group_files.exists()
+    for path in (
+        *(home.state, home.group_files, home.inbox, home.messages, home.cursors, home.sessions, home.runs),
+        *(home.outbox, home.ipc / "errors", home.gateway, home.local, home.logs),
+    ):
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    (home.groups / "global").mkdir(parents=True, exist_ok=True)
+    if not home.config_file.exists():
+        write_bytes(home.config_file, CONFIG_TEMPLATE.encode())
+    if fresh:
+        write_bytes(home.group_file("main"), GROUP_TEMPLATE.encode())
+    identity = home.state / "home.json"
+    value = read_json(identity)
+    if value is None:
+        value = {"id": str(uuid.uuid4())}
+        write_json(identity, value)
+    return str(value["id"])
+
+
+class Host:
+    """All parts of a living host. The caller holds the home's lock. ``drain``: close what is idle at once (``run --once``)."""
+
+    def __init__(self, home: Home, drain: bool = False, to_stderr: bool = False) -> None:
+        self.home = home
+        self._home_id = make_home(home)
+        self.settings = Settings(home)
+        start_log(home.logs, self.settings.config.log_level, to_stderr)
+        self.journal = Journal(home.logs)
+        locks = Locks()
+        self.transcripts = Transcripts(home, locks)
+        self.cursors = Cursors(home, locks)
+        self.outbox = Outbox(home, locks)
+        self.records = Records(home)
+        self._chats = Chats(home, locks)
+        self.handover = Handover(locks, self.settings, self.transcripts, self.cursors)
+        self._offline = OfflineModel()
+        self._offline_url: str | None = None
+        self._watcher = Watcher()
+        self._gateway = Gateway(home.gateway, lambda: self.settings.environment, self._upstream, self._called)
+        self.channels: dict[str, Channel] = {LocalChannel.prefix: LocalChannel(home.local)}
+        name = lambda: self.settings.config.assistant_name  # noqa: E731
+        self.delivery = Delivery(self.outbox, self.transcripts, self.channels, self.journal, name)
+        self.inbox = Inbox(home, lambda: self.settings.groups, self.deliver)
+        runtimes = Runtimes()
+        house = House(
+            records=self.records,
+            transcripts=self.transcripts,
+            outbox=self.outbox,
+            sessions=Sessions(home, locks),
+            settings=self.settings,
+            journal=self.journal,
+            handover=self.handover,
+            gateway=self._gateway,
+            watcher=self._watcher,
+            start_slots=threading.Semaphore(PARALLEL_STARTS),
+            changed=lambda worker: self.dispatcher.poke(),
+            over=lambda worker, verdict, used_up: self.dispatcher.over(worker, verdict, used_up),
+            delivery=self.delivery.poke,
+            settings_read=self.inbox.poke,
+        )
+        preparation = Preparation(home, self._home_id, self.settings, self.records)
+        conditions = Conditions(home, self.settings, runtimes)
+        self.dispatcher = Dispatcher(house, preparation, runtimes, conditions, drain, self._follow_engine)
+        self._runtimes = runtimes
+        self._halted = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self._following: set[str] = set()
+
+    def start(self) -> None:
+        """Take up what an earlier host left, then start the threads."""
+        self.outbox.load()
+        self.records.remove_drafts()
+        self._watcher.start()
+        for channel in self.channels.values():
+            channel.start(self.deliver)
+            log.info("Connected channel=%s", channel.prefix.rstrip(":"))
+        self._adopt()
+        self._watcher.add(self.home.inbox, self.inbox.poke, recursive=True)
+        for path in (self.home.state, self.home.group_files):
+            self._watcher.add(path, self._settings_touched)
+        self._watcher.add(self.home.root, self._settings_touched)
+        log.info("Host started pid=%d groupCount=%d", os.getpid(), len(self.settings.groups))
+        self.inbox.turn(time.time())
+        for name, turn in (("delivery", self.delivery), ("inbox", self.inbox), ("dispatcher", self.dispatcher)):
+            self._thread(name, turn.run)
+
+    def stop(self) -> None:
+        """End within 5 s. Containers go on; the next host adopts them."""
+        self._halted.set()
+        for part in (self.dispatcher, self.inbox, self.delivery):
+            part.poke()
+        workers = self.dispatcher.workers()
+        for worker in workers:
+            worker.halt()
+        for thread in [*self._threads, *workers]:
+            if thread.is_alive():
+                thread.join(STOP_SECONDS / max(1, len(self._threads)))
+        for channel in self.channels.values():
+            channel.stop()
+        self._watcher.stop()
+        self._gateway.shutdown()
+        if self._offline_url is not None:
+            self._offline.stop()
+        log.info("Host stopped pid=%d, %d container(s) go on", os.getpid(), len(workers))
+        self.journal.close()
+        stop_log()
+
+    def deliver(self, message: Message, chat_name: str) -> None:
+        """A message came in on a channel: it is durable when this returns."""
+        channel = message.jid.partition(":")[0]
+        self._chats.saw(message.jid, chat_name, channel, message.timestamp)
+        group = self.settings.group_of(message.jid)
+        if group is None:
+            return
+        line = self.transcripts.append(message)
+        if line is None:
+            return
+        log.info("New messages group=%s seq=%d", group.folder, line.seq)
+        self.journal.event("received", folder=group.folder, message=message.id, seq=line.seq)
+        self.dispatcher.changed(group.folder)
+
+    def is_settled(self) -> bool:
+        """Nothing runs, nothing waits that could start now, nothing is on its way out."""
+        return self.dispatcher.settled.is_set() and not self.outbox.heads()
+
+    def _adopt(self) -> None:
+        for run_id in self.records.ids():
+            try:
+                run = self.records.load(run_id)
+            except (BrokenFile, FileNotFoundError) as error:
+                log.error("Run record unreadable, left alone: %s", error)
+                continue
+            if run.status != "judged":
+                log.info("Adopting run=%s status=%s", run.id, run.status)
+                self.dispatcher.adopt(run)
+
+    def _settings_touched(self, path: str) -> None:
+        name = os.path.basename(path)
+        if name == ".env" or (name.endswith(".toml") and not name.startswith(".")):
+            self.dispatcher.settings_changed()
+
+    def _upstream(self) -> str | None:
+        if not self.settings.config.offline:
+            return None
+        if self._offline_url is None:
+            self._offline_url = self._offline.start()
+        return self._offline_url
+
+    def _called(self, run_id: str, kind: str, details: dict[str, Any]) -> None:
+        self.journal.event("model", run=run_id, **details)
+
+    def _follow_engine(self) -> None:
+        name = self.settings.config.runtime
+        if name not in self._following:
+            self._following.add(name)
+            runtime = self._runtimes.of(name)
+            follow = lambda halted: runtime.follow(self._home_id, self.dispatcher.container_ended, halted)  # noqa: E731
+            self._thread(f"{name} events", follow)
+
+    def _thread(self, name: str, work: Any) -> None:
+        thread = threading.Thread(target=work, args=(self._halted,), name=name, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+
+def write_host_file(home: Home, mode: str) -> None:
+    """Who is the host, for messages to people; the flock decides."""
+    started = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    write_json(home.state / "host.json", {"pid": os.getpid(), "mode": mode, "started": started})
+
+
+def read_host_file(home: Home) -> dict[str, Any]:
+    """What the last host said of itself; empty where there is nothing."""
+    try:
+        return dict(json.loads((home.state / "host.json").read_bytes()))
+    except (OSError, ValueError, TypeError):
+        return {}

@@ -1,0 +1,168 @@
+"""The inbox: a file dropped into ``state/inbox/<folder>/`` is a message to that group's agent.
+
+``.txt`` and ``.md`` are the text; ``.json`` is an object with ``text`` and perhaps ``sender``, ``sender_name``, ``id``, ``timestamp``. The file goes when the
+message is safe in the transcript. What can never be a message is set aside in ``state/ipc/errors/`` with the reason beside it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from nanoclaw.files import intake
+from nanoclaw.files.atomic import write_bytes
+from nanoclaw.models import Group, Message
+from nanoclaw.paths import Home
+
+log = logging.getLogger("nanoclaw")
+
+MESSAGE_BYTES = 1_000_000
+RESCAN_SECONDS = 30.0
+AGAIN_SECONDS = 0.5
+FIELDS = {"text", "sender", "sender_name", "id", "timestamp"}
+SUFFIXES = (".txt", ".md", ".json")
+
+
+class Inbox:
+    """``turn`` takes what is ready. One thread calls it; ``poke`` wakes that thread."""
+
+    def __init__(
+        self, home: Home, groups: Callable[[], dict[str, Group]], deliver: Callable[[Message, str], None]
+    ) -> None:
+        self._home = home
+        self._groups = groups
+        self._deliver = deliver
+        self._poked = threading.Event()
+        self._warned: set[str] = set()
+        self._known: dict[str, Group] | None = None
+
+    def poke(self, path: str = "") -> None:
+        self._poked.set()
+
+    def run(self, halted: threading.Event) -> None:
+        while not halted.is_set():
+            self._poked.clear()
+            try:
+                wait = self.turn(time.time())
+            except OSError as error:
+                log.error("Inbox held up: %s", error)
+                wait = 5.0
+            self._poked.wait(wait)
+
+    def turn(self, now: float) -> float:
+        """Take every file that is ready at Unix time ``now``; returns the seconds after which to look again."""
+        wait = RESCAN_SECONDS
+        groups = self._groups()
+        if groups is not self._known:
+            self._known = groups
+            for folder in groups:
+                (self._home.inbox / folder).mkdir(exist_ok=True, mode=0o700)
+        for directory in sorted(p for p in self._home.inbox.iterdir() if p.is_dir() and not p.name.startswith(".")):
+            files = [directory / n for n in os.listdir(directory) if intake.is_candidate(n)]
+            group = groups.get(directory.name)
+            if group is None:
+                self._warn_unregistered(directory, len(files))
+                continue
+            self._warned.discard(directory.name)
+            for path in sorted(files, key=_arrival):
+                if not self._take(group, path, now):
+                    wait = AGAIN_SECONDS
+        return wait
+
+    def _take(self, group: Group, path: Path, now: float) -> bool:
+        """False when the file must be looked at again soon."""
+        try:
+            data, status = intake.read_settled(path, MESSAGE_BYTES, now)
+            message = _parse(group, path.name, data, status, now)
+        except intake.NotReady:
+            return False
+        except FileNotFoundError:
+            return True
+        except intake.Unusable as error:
+            self._set_aside(group, path, str(error))
+            return True
+        self._deliver(message, group.name)
+        path.unlink(missing_ok=True)
+        return True
+
+    def _set_aside(self, group: Group, path: Path, reason: str) -> None:
+        target = self._home.ipc / "errors" / f"inbox-{group.folder}-{time.time_ns()}-{path.name}"[:200]
+        target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        text = f"{reason}\nIt was {path}. Drop it there again when it is right.\n"
+        write_bytes(target.with_name(target.name + ".reason"), text.encode("utf-8", "replace"))
+        os.rename(path, target)
+        log.error("Inbox file refused group=%s file=%s: %s; kept as %s", group.folder, path.name, reason, target)
+
+    def _warn_unregistered(self, directory: Path, files: int) -> None:
+        if files and directory.name not in self._warned:
+            self._warned.add(directory.name)
+            log.error(
+                "Inbox %s: no group is registered as %r, %d file(s) wait; register it with %s",
+                *(directory, directory.name, files, self._home.group_files / f"{directory.name}.toml"),
+            )
+
+
+def _arrival(path: Path) -> tuple[int, str]:
+    try:
+        return (os.lstat(path).st_mtime_ns, path.name)
+    except FileNotFoundError:
+        return (0, path.name)
+
+
+def _parse(group: Group, name: str, data: bytes, status: os.stat_result, now: float) -> Message:
+    """Raises NotReady for JSON that may still be completed, Unusable for what can never be a message."""
+    suffix = Path(name).suffix.lower()
+    if suffix not in SUFFIXES:
+        raise intake.Unusable(f"expected a file that ends in {', '.join(SUFFIXES)}")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise intake.Unusable("not UTF-8 text") from None
+    if "\0" in text:
+        raise intake.Unusable("binary, not text")
+    fields = (
+        _fields(text, 0 <= now - status.st_mtime < intake.EMPTY_SECONDS)
+        if suffix == ".json"
+        else {"text": text.rstrip("\n")}
+    )
+    if not fields["text"].strip():
+        raise intake.Unusable("its text is empty")
+    made = hashlib.sha256(f"{name}\0{status.st_ino}\0{status.st_mtime_ns}".encode("utf-8", "replace")).hexdigest()[:24]
+    written = datetime.fromtimestamp(status.st_mtime, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return Message(
+        id=fields.get("id") or f"inbox-{made}",
+        jid=group.jid,
+        sender=fields.get("sender", "owner"),
+        sender_name=fields.get("sender_name", fields.get("sender", "Owner")),
+        text=fields["text"],
+        timestamp=fields.get("timestamp", written),
+    )
+
+
+def _fields(text: str, young: bool) -> dict[str, str]:
+    try:
+        value: Any = json.loads(text)
+    except ValueError as error:
+        if young:
+            raise intake.NotReady from None
+        raise intake.Unusable(f"not valid JSON: {error}") from None
+    except RecursionError:
+        raise intake.Unusable("JSON nested too deeply") from None
+    if not isinstance(value, dict):
+        raise intake.Unusable('expected a JSON object like {"text": "hello"}')
+    if unknown := sorted(set(value) - FIELDS):
+        raise intake.Unusable(f"unknown field {unknown[0]!r}; expected {', '.join(sorted(FIELDS))}")
+    for key, item in value.items():
+        if not isinstance(item, str):
+            raise intake.Unusable(f"{key}: expected a text, found {type(item).__name__}")
+    if not value.get("text"):
+        raise intake.Unusable('expected a "text"')
+    return value

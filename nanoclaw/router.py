@@ -1,0 +1,94 @@
+"""The router: which messages wake an agent, what its prompt says, what of its answer a person sees. Pure functions (SPEC 2).
+
+The prompt is an XML envelope. Everything that a person or a platform wrote is escaped; control characters that XML does not know are
+replaced, so that no text can leave its element.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from datetime import datetime
+from functools import lru_cache
+from xml.sax.saxutils import escape, quoteattr
+from zoneinfo import ZoneInfo
+
+from nanoclaw.models import Config, Group, Line, Message
+
+_INTERNAL = re.compile(r"<internal>.*?(?:</internal>|\Z)", re.DOTALL | re.IGNORECASE)
+_NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+@lru_cache(maxsize=1024)
+def _trigger(word: str) -> re.Pattern[str]:
+    return re.compile(rf"\s*{re.escape(word.strip())}(?!\w)", re.IGNORECASE)
+
+
+def why_asleep(message: Message, group: Group, config: Config) -> str | None:
+    """None if the message may wake the group's agent, else the reason why not."""
+    if message.is_bot:
+        return "it is a bot's own message"
+    if group.is_main or not group.requires_trigger:
+        return None
+    word = group.trigger or f"@{config.assistant_name}"
+    if _trigger(word).match(message.text):
+        return None
+    return f"no {word} at the start"
+
+
+def is_context(message: Message) -> bool:
+    """May a message stand in a prompt? The assistant's own words do not: its session has them."""
+    return not message.is_bot
+
+
+def compose(lines: Sequence[Line], omitted: int, config: Config, note: str | None = None) -> str:
+    """The prompt: a context element, then the messages in order of arrival. ``omitted``: older ones that were left out."""
+    parts = [f"<context timezone={_attribute(config.timezone)}/>"]
+    if note:
+        parts.append(f"<note>{_text(note)}</note>")
+    parts.append("<messages>")
+    if omitted:
+        parts.append(f'<omitted count="{omitted}">{omitted} older messages are not shown</omitted>')
+    parts += [_element(line.message, config.timezone) for line in lines]
+    parts.append("</messages>")
+    return "\n".join(parts)
+
+
+def _element(message: Message, timezone: str) -> str:
+    sender = message.sender_name or message.sender
+    attributes = f"sender={_attribute(sender)} time={_attribute(local_time(message.timestamp, timezone))}"
+    quoted = ""
+    if message.reply_to:
+        attributes += f" reply_to={_attribute(message.reply_to.get('id', ''))}"
+        if text := message.reply_to.get("text"):
+            author = message.reply_to.get("sender_name") or message.reply_to.get("sender", "")
+            quoted = f"<quoted_message from={_attribute(author)}>{_text(text)}</quoted_message>"
+    return f"<message {attributes}>{quoted}{_text(message.text)}</message>"
+
+
+def local_time(timestamp: str, timezone: str) -> str:
+    """An ISO 8601 time in the configured zone, to the minute; what is no time is shown as it came."""
+    try:
+        moment = datetime.fromisoformat(timestamp)
+    except ValueError:
+        return timestamp
+    zone = ZoneInfo(timezone)
+    moment = moment.replace(tzinfo=zone) if moment.tzinfo is None else moment.astimezone(zone)
+    return moment.strftime("%Y-%m-%d %H:%M")
+
+
+def visible(text: str) -> str:
+    """What remains of an answer for people: <internal>…</internal> is cut out, an unclosed one to the end."""
+    return _INTERNAL.sub("", text).strip()
+
+
+def _clean(text: str) -> str:
+    return _NOT_XML.sub("\ufffd", text)
+
+
+def _text(text: str) -> str:
+    return escape(_clean(text))
+
+
+def _attribute(text: str) -> str:
+    return quoteattr(_clean(text))

@@ -1,0 +1,61 @@
+"""What becomes of a run's prompts: while it lives, and when it ends, however it ends (ARCHITECTURE 4). Pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from nanoclaw.runs.records import Claim
+from nanoclaw.stores.transcripts import Position
+
+
+@dataclass(frozen=True)
+class Settlement:
+    """``back_to``: where the cursor must return to, None where it may stay. ``finished``: ranges of seqs behind ``back_to`` that must not be
+    answered again. ``failed``: a prompt was consumed and left nothing. ``broken``: one was answered in part only."""
+
+    back_to: Position | None
+    finished: tuple[tuple[int, int], ...]
+    failed: bool
+    broken: bool
+
+
+def consume(claims: Iterable[Claim], uuids: Iterable[str]) -> None:
+    """The runner is about to hand these prompts to the SDK."""
+    wanted = set(uuids)
+    for claim in claims:
+        if claim.uuid in wanted and claim.state == "offered":
+            claim.state = "consumed"
+
+
+def finish(claims: Iterable[Claim], uuids: Iterable[str]) -> None:
+    """A result named these prompts."""
+    wanted = set(uuids)
+    for claim in claims:
+        if claim.uuid in wanted:
+            claim.state = "finished"
+
+
+def note_output(claims: Iterable[Claim]) -> None:
+    """Something reached the chat: whatever is consumed and unfinished is no longer without output."""
+    for claim in claims:
+        if claim.state == "consumed":
+            claim.output = True
+
+
+def settle(claims: list[Claim]) -> Settlement:
+    """Offered, not consumed → waiting; consumed, no output → waiting, failed; consumed with output → finished, broken off."""
+    back_to: Position | None = None
+    finished: list[tuple[int, int]] = []
+    failed = broken = False
+    for claim in sorted(claims, key=lambda claim: claim.n):
+        if claim.state == "consumed" and claim.output:
+            claim.state, claim.broken = "finished", True
+            broken = True
+        if claim.state == "finished":
+            if back_to is not None:
+                finished.append((claim.after.seq + 1, claim.place.seq))
+            continue
+        failed = failed or claim.state == "consumed"
+        back_to = back_to or claim.after
+    return Settlement(back_to, tuple(finished), failed, broken)

@@ -1,0 +1,172 @@
+"""From a batch of messages to a run's directory: everything that is decided before a container starts."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import uuid
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+
+from nanoclaw.config.mounts import check_mounts
+from nanoclaw.files.atomic import fsync_directory, write_bytes, write_json
+from nanoclaw.gateway.gateway import socket_path_for
+from nanoclaw.gateway.placeholder import hash_placeholder, new_placeholder
+from nanoclaw.models import Group
+from nanoclaw.paths import PROJECT, Home
+from nanoclaw.pending import Batch
+from nanoclaw.runs import command, engine_check, layout, local_process
+from nanoclaw.runs.layout import Bind
+from nanoclaw.runs.records import Claim, Records, Run, write_command
+from nanoclaw.runs.runtime import CommandRuntime, DockerRuntime, Runtime
+from nanoclaw.stores.sessions import Session
+from nanoclaw.stores.settings import Settings
+from nanoclaw.stores.transcripts import Position
+
+log = logging.getLogger("nanoclaw")
+
+
+class Runtimes:
+    """The runtimes by name, made when first asked for. ``of`` raises UserError where its command is not installed."""
+
+    def __init__(self) -> None:
+        self._made: dict[str, Runtime] = {}
+
+    def of(self, name: str) -> Runtime:
+        if name not in self._made:
+            if name == "process":
+                self._made[name] = local_process.ProcessRuntime()
+            elif name == "docker":
+                self._made[name] = DockerRuntime(engine_check.find_cli(name))
+            else:
+                self._made[name] = CommandRuntime(engine_check.find_cli(name), name)
+        return self._made[name]
+
+
+class Preparation:
+    """Makes runs. Called under the group's cursor lock: it only reads and writes files."""
+
+    def __init__(self, home: Home, home_id: str, settings: Settings, records: Records) -> None:
+        self._home = home
+        self._home_id = home_id
+        self._settings = settings
+        self._records = records
+
+    def prepare(
+        self, group: Group, session: Session | None, batch: Batch, prompt: str, claim: Claim
+    ) -> tuple[Run, Start]:
+        """Make ``runs/<id>/`` appear with the claim of ``batch`` in it (durable), and say how to start its container."""
+        config = self._settings.config
+        run_id = self._records.new_id(group.folder, datetime.now())
+        directory = self._records.path(run_id)
+        socket = socket_path_for(self._home.gateway, run_id)
+        credential = self._settings.environment.credential
+        kind = credential.kind if credential and not config.offline else "api_key"
+        placeholder = new_placeholder(kind)
+        run = Run(
+            id=run_id,
+            folder=group.folder,
+            jid=group.jid,
+            container=f"nanoclaw-{run_id}",
+            runtime=config.runtime,
+            image=config.image,
+            group=asdict(group),
+            timeout=group.timeout or config.timeout,
+            idle_timeout=config.idle_timeout,
+            placeholder_hash=hash_placeholder(placeholder),
+            socket=str(socket),
+            created=datetime.now().astimezone().isoformat(timespec="milliseconds"),
+            session=session.id if session else None,
+            anchor=session.anchor if session else None,
+            claims=[claim],
+        )
+        extra = self._extra_binds(group)
+        process = config.runtime == "process"
+        view = layout.host_view(self._home, group.folder, directory, socket) if process else layout.CONTAINER
+        variable = "ANTHROPIC_API_KEY" if kind == "api_key" else "CLAUDE_CODE_OAUTH_TOKEN"
+        environment = layout.environment(view, config, variable, placeholder, socket)
+        user = None if process else layout.container_user(self._home)
+        start = self._start(run, group, directory, socket, extra, environment, user)
+        told = layout.runner_settings(run_id, view, config, run.session, run.anchor, extra)
+
+        def fill(draft: Path) -> None:
+            for part in ("in", "ipc", "ipc/messages", "ipc/tasks", "out"):
+                (draft / part).mkdir(mode=0o755)
+            for part in ("out", "ipc/messages", "ipc/tasks"):
+                layout.make_writable(draft / part, user)
+            write_json(draft / "in" / "settings.json", told, mode=0o644, durable=False)
+            write_bytes(draft / "in" / "host", b"", mode=0o644, durable=False)
+            self._records.write_prompt(draft / "in", claim, prompt, durable=False)
+            write_command(draft, start.shell_text())
+            fsync_directory(draft / "in")
+
+        for path in (
+            self._home.group_folder(group.folder),
+            self._home.groups / "global",
+            self._home.sessions / group.folder,
+        ):
+            layout.make_writable(path, user)
+        self._records.create(run, fill)
+        return run, start
+
+    def _start(
+        self,
+        run: Run,
+        group: Group,
+        directory: Path,
+        socket: Path,
+        extra: list[Bind],
+        environment: dict[str, str],
+        user: tuple[int, int] | None,
+    ) -> Start:
+        cwd = self._home.group_folder(group.folder)
+        if run.runtime == "process":
+            python = local_process.installed_python()
+            runner = str(PROJECT / "container" / "agent_runner")
+            return Start([python, runner, str(directory / "in")], environment, cwd)
+        launch = command.Launch(
+            cli=engine_check.find_cli(run.runtime),
+            runtime=run.runtime,
+            name=run.container,
+            image=run.image,
+            home_id=self._home_id,
+            user=user,
+            binds=layout.binds(self._home, group, directory, socket, extra),
+            environment=environment,
+            command=["python3", layout.CONTAINER.runner, "/workspace/run/in"],
+            labels={"nanoclaw.run": run.id, "nanoclaw.folder": run.folder},
+        )
+        return Start(command.argv(launch), {}, cwd)
+
+    def _extra_binds(self, group: Group) -> list[Bind]:
+        binds = []
+        for mount, resolved, reason in check_mounts(group, self._home):
+            if resolved is None:
+                log.warning("Mount REJECTED group=%s path=%s: %s", group.folder, mount.host_path, reason)
+                continue
+            log.info("Mount validated group=%s path=%s: %s", group.folder, resolved.host_path, reason)
+            target = f"/workspace/extra/{resolved.container_path}"
+            binds.append(Bind(str(resolved.host_path), target, resolved.readonly))
+        return binds
+
+
+class Start:
+    """How a run's container is started. ``environment`` is the process runtime's; a container's stands in its argv."""
+
+    def __init__(self, argv: list[str], environment: dict[str, str], cwd: Path) -> None:
+        self.argv = argv
+        self.environment = environment
+        self.cwd = cwd
+
+    def shell_text(self) -> str:
+        """The line for command.sh."""
+        if not self.environment:
+            return command.shell_line(self.argv)
+        variables = [f"{key}={value}" for key, value in self.environment.items()]
+        return f"env -C {shlex.quote(str(self.cwd))} {command.shell_line([*variables, *self.argv])}"
+
+
+def new_claim(n: int, batch: Batch, after: Position) -> Claim:
+    """The claim of a batch as the ``n``-th prompt of a run, behind ``after`` in the transcript."""
+    return Claim(n, str(uuid.uuid4()), after, batch.place)

@@ -1,0 +1,136 @@
+"""The ``process`` runtime: the agent runner as a plain process of the host's user, WITHOUT ISOLATION. For the demo, and for people who
+ask for it by name.
+
+A process is known by its pid and its start time, so that a pid that was given to another process is not mistaken for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from nanoclaw.environment import EnvironmentProblem, ensure, python_of
+from nanoclaw.errors import UserError
+from nanoclaw.paths import PROJECT
+from nanoclaw.runs import processes
+from nanoclaw.runs.runtime import COMMAND_SECONDS, Look, StartFailed, held_start_lock
+
+log = logging.getLogger("nanoclaw")
+
+AGENT_ENVIRONMENT = PROJECT / ".venv-agent"
+LOOK_SECONDS = 0.5
+PASSED_ON = ("PATH", "LANG", "LC_ALL", "TMPDIR", "USER", "LOGNAME", "SHELL")
+
+
+def agent_requirements() -> list[str]:
+    """What the runner needs, as the image has it."""
+    lines = (PROJECT / "container" / "requirements.txt").read_text().splitlines()
+    return [line.partition("#")[0].strip() for line in lines if line.partition("#")[0].strip()]
+
+
+class ProcessRuntime:
+    """A Runtime whose containers are processes."""
+
+    def __init__(self) -> None:
+        self._children: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(self, run_directory: Path, argv: list[str], environment: dict[str, str], cwd: Path) -> str:
+        env = {key: os.environ[key] for key in PASSED_ON if key in os.environ} | environment
+        if os.getuid() == 0:
+            env["IS_SANDBOX"] = "1"  # as root the CLI refuses bypassPermissions otherwise
+        lock = held_start_lock(run_directory)
+        try:
+            child = processes.spawn(argv, env, cwd, run_directory / "stdout.log", run_directory / "stderr.log")
+        except OSError as error:
+            raise StartFailed(None, f"{argv[0]}: {error.strerror}") from None
+        finally:
+            os.close(lock)
+        container_id = f"{child.pid}:{_start_time(child.pid)}"
+        self._children[container_id] = child
+        (run_directory / "pid").write_text(container_id)
+        return container_id
+
+    def look(self, run_directory: Path, name: str, container_id: str | None) -> Look:
+        if container_id is None:
+            try:
+                container_id = (run_directory / "pid").read_text()
+            except FileNotFoundError:
+                return Look("absent")
+        child = self._children.get(container_id)
+        if child is not None:
+            code = child.poll()
+            return Look("running") if code is None else Look("exited", code if code >= 0 else 128 - code)
+        return Look("running") if _lives(container_id) else Look("exited")
+
+    def stop(self, name: str, container_id: str | None, grace: float) -> None:
+        if container_id is None or not self._alive(container_id):
+            return
+        pid = int(container_id.partition(":")[0])
+        gone = threading.Event()
+        for sign, seconds in ((signal.SIGTERM, grace), (signal.SIGKILL, 5.0)):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pid, sign)
+            for _ in range(int(seconds / 0.05)):
+                if not self._alive(container_id):
+                    return
+                gone.wait(0.05)
+
+    def clean_up(self, run_directory: Path, name: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            self._children.pop((run_directory / "pid").read_text(), None)
+
+    def why_unavailable(self, image_name: str, project: Path) -> tuple[str, UserError] | None:
+        try:
+            agent_python(log.info)
+        except UserError as error:
+            return ("engine", error)
+        return None
+
+    def follow(self, home_id: str, ended: Callable[[str | None], None], stop: threading.Event) -> None:
+        while not stop.wait(LOOK_SECONDS):
+            if any(child.poll() is not None for child in list(self._children.values())):
+                ended(None)
+
+    def _alive(self, container_id: str) -> bool:
+        child = self._children.get(container_id)
+        return child.poll() is None if child is not None else _lives(container_id)
+
+
+def agent_python(announce: Callable[[str], None]) -> str:
+    """The Python that has the agent SDK, in an environment of its own; installs it at first (168 MB, announced)."""
+    if not AGENT_ENVIRONMENT.exists():
+        announce("Installing the Claude Agent SDK for the process runtime (168 MB, once) …")
+    try:
+        return ensure(str(AGENT_ENVIRONMENT), agent_requirements(), announce)
+    except EnvironmentProblem as error:
+        raise UserError(error.problem, error.fix) from None
+
+
+def installed_python() -> str:
+    """The same, without looking whether it is complete."""
+    return python_of(str(AGENT_ENVIRONMENT))
+
+
+def _start_time(pid: int) -> str:
+    """When a process started, as an opaque text; empty where there is none."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+        return stat.rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        done = (
+            processes.run(["ps", "-o", "lstart=", "-p", str(pid)], COMMAND_SECONDS)
+            if os.path.exists("/bin/ps")
+            else None
+        )
+        return done.stdout.strip() if done is not None and done.code == 0 else ""
+
+
+def _lives(container_id: str) -> bool:
+    pid, _, started = container_id.partition(":")
+    return bool(started) and _start_time(int(pid)) == started

@@ -1,0 +1,97 @@
+"""The host's side of a run's in/ and out/ directories (the run protocol of ../README.md).
+
+out/ is written by the container: events are read by number through ``files.untrusted``, so nothing else that lies there costs anything.
+What does not fit the protocol is passed over with a warning; it can only harm the run that wrote it.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nanoclaw.files import untrusted
+from nanoclaw.files.atomic import write_bytes
+
+EVENT_BYTES = 4_000_000
+TEXT_CHARACTERS = 1_100_000
+UUIDS = 10_000
+LOG_BYTES = 10_000_000
+
+
+@dataclass(frozen=True)
+class Event:
+    """One event of the runner. ``type`` is one of those of the protocol, or ``refused`` with the reason as ``text``."""
+
+    n: int
+    type: str
+    uuids: tuple[str, ...] = ()
+    text: str = ""
+    session: str | None = None
+    anchor: str | None = None
+    state: str = ""
+    reason: str = ""
+    status: int | None = None
+    why: str = ""
+    usage: dict[str, Any] | None = None
+    cost_usd: float | None = None
+
+
+def next_event(run_directory: Path, n: int) -> Event | None:
+    """Event ``n`` of a run, None while it is not there."""
+    try:
+        with untrusted.directory(run_directory / "out") as fd:
+            value = untrusted.read_object(fd, f"{n:06d}.json", EVENT_BYTES)
+    except FileNotFoundError:
+        return None
+    except untrusted.Refused as error:
+        return Event(n, "refused", text=str(error))
+    return _event(n, value)
+
+
+def _event(n: int, value: dict[str, Any]) -> Event:
+    kind = value.get("type")
+    if kind not in ("ready", "consumed", "result", "state", "error", "ended"):
+        return Event(n, "refused", text="no event type of the protocol")
+    uuids = value.get("uuids") or []
+    if not isinstance(uuids, list) or len(uuids) > UUIDS or not all(isinstance(u, str) for u in uuids):
+        return Event(n, "refused", text="uuids: expected a list of texts")
+    texts = {key: value.get(key) for key in ("text", "session", "anchor", "state", "reason", "why")}
+    for key, text in texts.items():
+        if text is not None and (not isinstance(text, str) or len(text) > TEXT_CHARACTERS):
+            return Event(n, "refused", text=f"{key}: expected a text")
+    status, usage, cost = value.get("status"), value.get("usage"), value.get("cost_usd")
+    return Event(
+        n,
+        kind,
+        tuple(uuids),
+        texts["text"] or "",
+        texts["session"],
+        texts["anchor"],
+        texts["state"] or "",
+        texts["reason"] or "",
+        status if isinstance(status, int) else None,
+        texts["why"] or "",
+        usage if isinstance(usage, dict) else None,
+        float(cost) if isinstance(cost, int | float) else None,
+    )
+
+
+def write_close(run_directory: Path) -> None:
+    """The ``_close`` sentinel: take no further prompt, finish the turn, end."""
+    write_bytes(run_directory / "in" / "_close", b"", mode=0o644, durable=False)
+
+
+def touch_host(run_directory: Path) -> None:
+    """Tell the runner that a host lives."""
+    os.utime(run_directory / "in" / "host")
+
+
+def heartbeat(run_directory: Path) -> int | None:
+    """The mtime (ns) of the runner's heartbeat, only to be compared with itself; None where there is none."""
+    try:
+        with untrusted.directory(run_directory / "out") as fd:
+            return os.stat("heartbeat", dir_fd=fd, follow_symlinks=False).st_mtime_ns
+    except (OSError, untrusted.Refused):
+        return None

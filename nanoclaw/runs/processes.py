@@ -1,0 +1,70 @@
+"""The one module that starts processes. Children get their own session, so that a Ctrl-C at the terminal does not reach them."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+OUTPUT_BYTES = 1_000_000
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How a short command ended; ``code`` is None when it did not end in time (it was killed then)."""
+
+    code: int | None
+    stdout: str
+    stderr: str
+
+    @property
+    def last_words(self) -> str:
+        """The last line that it said."""
+        lines = (self.stderr.strip() or self.stdout.strip()).splitlines()
+        return lines[-1].strip() if lines else f"exit code {self.code}"
+
+
+def run(argv: Sequence[str], timeout: float, pass_fds: Sequence[int] = ()) -> Finished:
+    """Run a short command to its end, at most ``timeout`` s; raises FileNotFoundError, PermissionError for the program."""
+    process = subprocess.Popen(
+        argv,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        pass_fds=pass_fds,
+    )
+    try:
+        out, err = process.communicate(timeout=timeout)
+        code: int | None = process.returncode
+    except subprocess.TimeoutExpired:
+        process.kill()
+        out, err = process.communicate()
+        code = None
+    text = [data[-OUTPUT_BYTES:].decode("utf-8", "replace") for data in (out, err)]
+    return Finished(code, text[0], text[1])
+
+
+def run_to_files(argv: Sequence[str], stdout: Path, stderr: Path, timeout: float) -> int | None:
+    """Run a command with its output into files (mode 600); its exit code, None when it was killed after ``timeout`` s."""
+    with stdout.open("wb") as out, stderr.open("wb") as err:
+        stdout.chmod(0o600)
+        stderr.chmod(0o600)
+        process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True)
+        try:
+            return process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            return None
+
+
+def spawn(
+    argv: Sequence[str], env: Mapping[str, str], cwd: Path, stdout: Path, stderr: Path
+) -> subprocess.Popen[bytes]:
+    """Start a process that outlives us, with its output appended to files."""
+    with stdout.open("ab") as out, stderr.open("ab") as err:
+        return subprocess.Popen(
+            argv, env=dict(env), cwd=cwd, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True
+        )

@@ -1,0 +1,127 @@
+"""Cursors: how far each group's chat was handed to its agent, one small file a group, so that one broken file stops one group.
+
+``handed`` is the last seq handed to an agent, ``done`` the highest below which everything is finished. Between them lie claims
+of a living run. ``finished`` are ranges above ``handed`` that are finished already: they appear when an earlier claim of a run failed
+and a later one did not, and keep its messages from being answered twice.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from nanoclaw.files.atomic import BrokenFile, JsonFile
+from nanoclaw.files.locks import Locks
+from nanoclaw.paths import Home, check_folder
+from nanoclaw.stores.transcripts import Position
+
+
+@dataclass(frozen=True)
+class Retry:
+    """``count`` failures in a row; not again before ``not_before`` (Unix time, s). ``kept_through``: the retries are used up, only a
+    message with a larger seq tries again."""
+
+    count: int
+    not_before: float
+    kept_through: int | None = None
+
+
+@dataclass(frozen=True)
+class Cursor:
+    """``place`` is where ``handed`` ends in the transcript (a hint). ``judged``: the last run whose end was counted here. ``said``: the
+    cause that the chat was told of and that still holds. ``note``: what the next prompt must mention.
+    ``skipped``: lines behind ``handed`` up to ``skipped_place`` that woke nobody and are beyond the context that a prompt shows."""
+
+    place: Position = Position()
+    done: int = 0
+    finished: tuple[tuple[int, int], ...] = ()
+    retry: Retry | None = None
+    judged: str | None = None
+    said: str | None = None
+    note: str | None = None
+    skipped: int = 0
+    skipped_place: Position | None = None
+
+    @property
+    def handed(self) -> int:
+        return self.place.seq
+
+    def is_finished(self, seq: int) -> bool:
+        """True for a seq behind ``handed`` that a later claim finished already."""
+        return any(first <= seq <= through for first, through in self.finished)
+
+    def at(self, place: Position) -> Cursor:
+        """This cursor moved to a place; what was skipped before it is forgotten."""
+        finished = tuple(r for r in self.finished if r[1] > place.seq)
+        return replace(self, place=place, finished=finished, skipped=0, skipped_place=None)
+
+
+class Cursors:
+    """All cursors of a home, by folder. Thread-safe."""
+
+    def __init__(self, home: Home, locks: Locks) -> None:
+        self._home = home
+        self._locks = locks
+        self._files: dict[str, JsonFile] = {}
+
+    def get(self, folder: str) -> Cursor | None:
+        """None where there is none yet; raises BrokenFile when a person broke it."""
+        with self._locks.hold("cursor", folder):
+            file = self._file(folder)
+            value = file.read()
+            if file.broken is not None:
+                raise file.broken
+            return None if value is None else _from_json(file, value)
+
+    def put(self, folder: str, cursor: Cursor) -> None:
+        """Store durably; raises BrokenFile."""
+        with self._locks.hold("cursor", folder):
+            self._file(folder).write(_to_json(cursor))
+
+    def update(self, folder: str, **changes: Any) -> Cursor:
+        """Change some fields of a group's cursor; writes nothing where nothing changes."""
+        with self._locks.hold("cursor", folder):
+            cursor = self.get(folder) or Cursor()
+            changed = replace(cursor, **changes)
+            if changed != cursor:
+                self.put(folder, changed)
+            return changed
+
+    def _file(self, folder: str) -> JsonFile:
+        file = self._files.get(folder)
+        if file is None:
+            file = self._files[folder] = JsonFile(self._home.cursors / f"{check_folder(folder)}.json")
+        return file
+
+
+def _to_json(cursor: Cursor) -> dict[str, Any]:
+    value = {"handed": cursor.handed, **asdict(cursor)}
+    return {key: item for key, item in value.items() if item not in (None, (), 0) or key in ("handed", "done")}
+
+
+def _from_json(file: JsonFile, value: dict[str, Any]) -> Cursor:
+    """``handed`` is what a person edits; the place is only believed when it agrees."""
+    try:
+        handed, done = value["handed"], value.get("done", 0)
+        place = _position(value.get("place")) or Position()
+        if type(handed) is not int or type(done) is not int or handed < 0:
+            raise TypeError
+        retry = value.get("retry")
+        agrees = place.seq == handed
+        return Cursor(
+            place=place if agrees else Position(handed),
+            done=done,
+            finished=tuple((int(a), int(b)) for a, b in value.get("finished", ())),
+            retry=Retry(int(retry["count"]), float(retry["not_before"]), retry.get("kept_through")) if retry else None,
+            judged=value.get("judged"),
+            said=value.get("said"),
+            note=value.get("note"),
+            skipped=int(value.get("skipped", 0)) if agrees else 0,
+            skipped_place=_position(value.get("skipped_place")) if agrees else None,
+        )
+    except (KeyError, TypeError, ValueError):
+        raise BrokenFile(file.path, 0, 'expected at least {"handed": NUMBER, "done": NUMBER}') from None
+
+
+def _position(value: Any) -> Position | None:
+    return None if value is None else Position(int(value["seq"]), int(value["segment"]), int(value["offset"]))

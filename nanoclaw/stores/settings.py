@@ -1,0 +1,135 @@
+"""Settings in force: config.toml, groups/*.toml and .env as they stand now, or as they last stood when they were right.
+
+A file that became wrong changes nothing: the last good content stays in force, and the problem is logged once per change and kept for
+doctor. One bad group does not stop the others. Only the very first reading of config.toml raises.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from pathlib import Path
+from typing import TypeVar
+
+from nanoclaw.config.env import load_environment
+from nanoclaw.config.settings import check_groups, load_config, load_group
+from nanoclaw.config.strict import FileProblems
+from nanoclaw.errors import UserError
+from nanoclaw.files.atomic import SETTLE_SECONDS
+from nanoclaw.models import Config, Environment, Group, Problem
+from nanoclaw.paths import Home
+
+log = logging.getLogger("nanoclaw")
+T = TypeVar("T")
+Stamp = tuple[int, int, int] | None
+
+
+class Settings:
+    """Thread-safe: readers take the attributes, which are replaced whole; ``refresh`` is called by the dispatcher."""
+
+    def __init__(self, home: Home) -> None:
+        self._home = home
+        self._lock = threading.Lock()
+        self._stamps: dict[Path, Stamp] = {}
+        self._good: dict[str, Group] = {}
+        self._problems: dict[Path, tuple[Problem, ...]] = {}
+        self._environment = Environment()
+        self.config: Config = load_config(home.config_file)
+        self._stamps[home.config_file] = _stamp(home.config_file)
+        self.groups: dict[str, Group] = {}
+        self.unsettled = True
+        """True while a file looks half-saved: refresh again after SETTLE_SECONDS."""
+        self.refresh()
+
+    @property
+    def problems(self) -> list[Problem]:
+        """What is wrong with the files as they stand."""
+        return [problem for problems in self._problems.values() for problem in problems]
+
+    @property
+    def environment(self) -> Environment:
+        """.env as it stands now: looked at on every call (one stat), because the gateway asks for each model call."""
+        with self._lock:
+            path = self._home.env_file
+            if self._changed(path):
+                self._environment = self._load(path, lambda: load_environment(path), self._environment)
+            return self._environment
+
+    def group_of(self, jid: str) -> Group | None:
+        """The group that is registered for a chat."""
+        return next((group for group in self.groups.values() if group.jid == jid), None)
+
+    def refresh(self) -> bool:
+        """Read what changed; True if something in force is different now."""
+        with self._lock:
+            self.unsettled = False
+            before = (self.config, self.groups)
+            path = self._home.config_file
+            if self._changed(path):
+                self.config = self._load(path, lambda: load_config(path), self.config)
+            self._refresh_groups()
+            return before != (self.config, self.groups)
+
+    def _refresh_groups(self) -> None:
+        files = {p.stem: p for p in self._home.group_files.glob("*.toml") if not p.name.startswith(".")}
+        touched = False
+        for folder in [f for f in self._good if f not in files]:
+            del self._good[folder]
+            touched = True
+        for path in [p for p in self._problems if p.parent == self._home.group_files and p.stem not in files]:
+            del self._problems[path]
+            self._stamps.pop(path, None)
+        for folder, path in files.items():
+            if self._changed(path):
+                group = self._load(path, lambda path=path: load_group(path), self._good.get(folder))  # type: ignore[misc]
+                touched = True
+                if group is not None:
+                    self._good[folder] = group
+        if touched:
+            groups = sorted(self._good.values(), key=lambda group: group.folder)
+            refused = check_groups(groups, self._home.group_files)
+            for _, problem in refused:
+                log.error("Group refused: %s", problem)
+            self._problems[self._home.group_files] = tuple(problem for _, problem in refused)
+            outside = {group.folder for group, _ in refused}
+            self.groups = {group.folder: group for group in groups if group.folder not in outside}
+
+    def _load(self, path: Path, load: object, last_good: T) -> T:
+        try:
+            value: T = load()  # type: ignore[operator]
+        except UserError as error:
+            if self._half_saved(path):
+                self._stamps.pop(path, None)
+                self.unsettled = True
+                return last_good
+            problems = error.problems if isinstance(error, FileProblems) else (Problem(str(path), 0, error.problem),)
+            self._problems[path] = problems
+            for problem in problems:
+                log.error("Settings refused, the last good ones stay in force: %s", problem)
+            return last_good
+        if self._problems.pop(path, None):
+            log.info("Settings are right again: %s", path)
+        return value
+
+    def _changed(self, path: Path) -> bool:
+        stamp = _stamp(path)
+        if path in self._stamps and self._stamps[path] == stamp:
+            return False
+        self._stamps[path] = stamp
+        return True
+
+    def _half_saved(self, path: Path) -> bool:
+        try:
+            return 0 <= time.time() - os.stat(path).st_mtime < SETTLE_SECONDS
+        except FileNotFoundError:
+            return False
+
+
+def _stamp(path: Path) -> Stamp:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return (status.st_ino, status.st_mtime_ns, status.st_size)

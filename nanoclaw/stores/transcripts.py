@@ -1,0 +1,308 @@
+"""Transcripts: every message of a registered chat, one JSON object a line, append only, in the order of arrival.
+
+A chat is a directory of segments named by their first ``seq`` and never renamed. ``seq`` stands in the line, so it survives rotation and
+hand edits: gaps are legal, a line that does not parse or does not increase is skipped with a warning. A place in a chat is a
+``Position``: the segment and the byte offset behind a line.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from nanoclaw.files.atomic import fsync_directory
+from nanoclaw.files.locks import Locks
+from nanoclaw.models import Line, Message
+from nanoclaw.paths import Home
+
+log = logging.getLogger("nanoclaw")
+
+SEGMENT_BYTES = 2_000_000
+REMEMBERED_IDS = 10_000
+"""Duplicates are found among a chat's last so many messages (ARCHITECTURE 5)."""
+OPEN_CHATS = 256
+TAIL_BLOCK = 65_536
+
+
+@dataclass(frozen=True)
+class Position:
+    """Behind the line ``seq``: byte ``offset`` of the segment whose name is ``segment``."""
+
+    seq: int = 0
+    segment: int = 0
+    offset: int = 0
+
+
+def to_json(line: Line) -> bytes:
+    """A line as it stands in the file; optional fields only where they apply."""
+    message = line.message
+    value: dict[str, Any] = {
+        "seq": line.seq,
+        "id": message.id,
+        "sender": message.sender,
+        "sender_name": message.sender_name,
+        "text": message.text,
+        "timestamp": message.timestamp,
+        "received": line.received,
+        "is_bot": message.is_bot,
+    }
+    if message.from_me:
+        value["from_me"] = True
+    if message.reply_to:
+        value["reply_to"] = message.reply_to
+    if message.attachments:
+        value["attachments"] = list(message.attachments)
+    if message.run:
+        value["run"] = message.run
+    # A lone surrogate (a platform's broken text) cannot be encoded: it becomes U+FFFD, so that the line stays UTF-8.
+    text = json.dumps(value, ensure_ascii=False).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text.encode() + b"\n"
+
+
+def from_json(data: bytes, jid: str) -> Line | None:
+    """The line in ``data``, None where it is none."""
+    try:
+        value = json.loads(data)
+        seq = value["seq"]
+        if not isinstance(seq, int) or isinstance(seq, bool) or seq < 1:
+            return None
+        reply_to = value.get("reply_to")
+        attachments = value.get("attachments")
+        message = Message(
+            id=str(value["id"]),
+            jid=jid,
+            sender=str(value.get("sender", "")),
+            sender_name=str(value.get("sender_name", "")),
+            text=str(value.get("text", "")),
+            timestamp=str(value.get("timestamp", "")),
+            from_me=bool(value.get("from_me")),
+            is_bot=bool(value.get("is_bot")),
+            reply_to={str(k): str(v) for k, v in reply_to.items()} if isinstance(reply_to, dict) else None,
+            attachments=tuple(a for a in attachments if isinstance(a, dict)) if isinstance(attachments, list) else (),
+            run=str(value["run"]) if value.get("run") else None,
+        )
+        return Line(seq, str(value.get("received", "")), message)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+
+
+class Chat:
+    """One chat's directory. Not thread-safe: ``Transcripts`` holds the chat's lock around every call."""
+
+    def __init__(self, directory: Path, jid: str) -> None:
+        self.directory = directory
+        self.jid = jid
+        self._segment = 0
+        self._size = -1
+        self._inode = 0
+        self._last = Position()
+        self._ids: OrderedDict[str, None] | None = None
+        self._warned: set[tuple[int, int]] = set()
+
+    def append(self, message: Message, received: str) -> Line | None:
+        """Store a message durably; None when its id is one of the last 10,000."""
+        if self.contains(message.id):
+            return None
+        line = Line(self._last.seq + 1, received, message)
+        data = to_json(line)
+        fresh = self._segment == 0 or self._size >= SEGMENT_BYTES
+        segment, size = (line.seq, 0) if fresh else (self._segment, self._size)
+        fd = os.open(self._path(segment), os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            if size and os.pread(fd, 1, size - 1) != b"\n":
+                size += os.write(fd, b"\n")
+            _write_all(fd, data)
+            os.fsync(fd)
+            self._inode = os.fstat(fd).st_ino
+        except OSError:
+            self._size = -1  # unknown what was written: read again, a torn line is completed then
+            raise
+        finally:
+            os.close(fd)
+        if fresh:
+            fsync_directory(self.directory)
+        self._segment, self._size = segment, size + len(data)
+        self._last = Position(line.seq, segment, self._size)
+        self._remember(message.id)
+        return line
+
+    def contains(self, message_id: str) -> bool:
+        """Is the id one of the last 10,000?"""
+        self._sync()
+        if self._ids is None:
+            self._ids = OrderedDict()
+            newest = [line.message.id for line, _ in zip(self.backwards(), range(REMEMBERED_IDS), strict=False)]
+            for known in reversed(newest):
+                self._remember(known)
+        return message_id in self._ids
+
+    def last(self) -> Position:
+        """Behind the last good line."""
+        self._sync()
+        return self._last
+
+    def since(self, position: Position) -> Iterator[tuple[Line, Position]]:
+        """The lines with a larger seq, each with the position behind it. The position's offset is trusted only if a line with a
+        seq not above its own ends there and the next is above; else the segment is read from its start."""
+        self._sync()
+        if self._last.seq <= position.seq:
+            return
+        segments = self._segments()
+        start = max((s for s in segments if s <= position.seq + 1), default=segments[0] if segments else 0)
+        offset = position.offset if position.segment == start and self._ends_line(position) else 0
+        previous = position.seq
+        for segment in [s for s in segments if s >= start]:
+            for line, end in self._read(segment, offset):
+                if line.seq > previous:
+                    previous = line.seq
+                    yield line, Position(line.seq, segment, end)
+                elif line.seq > position.seq:
+                    self._warn(segment, end, "its seq does not increase")
+            offset = 0
+
+    def backwards(self) -> Iterator[Line]:
+        """All lines, the newest first."""
+        self._sync()
+        for segment in reversed(self._segments()):
+            for line, _ in reversed(list(self._read(segment, 0))):
+                yield line
+
+    def _path(self, segment: int) -> Path:
+        return self.directory / f"{segment:010d}.jsonl"
+
+    def _segments(self) -> list[int]:
+        try:
+            names = os.listdir(self.directory)
+        except FileNotFoundError:
+            return []
+        return sorted(int(n[:-6]) for n in names if n.endswith(".jsonl") and n[:-6].isdecimal())
+
+    def _sync(self) -> None:
+        """Know the end of the chat. Costs one stat unless another hand changed the files."""
+        if self._size >= 0:
+            try:
+                status = os.stat(self._path(self._segment))
+                if status.st_size == self._size and status.st_ino == self._inode:
+                    return
+            except FileNotFoundError:
+                if self._segment == 0 and self._size == 0:
+                    return
+        self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        segments = self._segments()
+        self._segment, self._size, self._inode, self._last, self._ids = 0, 0, 0, Position(), None
+        for segment in reversed(segments):
+            if self._segment == 0:
+                status = os.stat(self._path(segment))
+                self._segment, self._size, self._inode = segment, status.st_size, status.st_ino
+            lines = self._tail(segment) or list(self._read(segment, 0))
+            if lines:
+                best, end = max(lines, key=lambda pair: pair[0].seq)
+                self._last = Position(best.seq, segment, end)
+                return
+        if segments:
+            self._last = Position(segments[-1], segments[-1], 0)  # nothing readable: numbers go on, none is given twice
+
+    def _tail(self, segment: int) -> list[tuple[Line, int]]:
+        """The good lines in the last block of a segment."""
+        size = os.stat(self._path(segment)).st_size
+        return [] if size <= TAIL_BLOCK else list(self._read(segment, size - TAIL_BLOCK, torn=True))
+
+    def _read(self, segment: int, offset: int, torn: bool = False) -> Iterator[tuple[Line, int]]:
+        """The good lines from an offset on, each with the offset behind it. A last line without newline counts if it parses.
+        ``torn``: the offset may lie within a line, which is left out."""
+        try:
+            with self._path(segment).open("rb") as file:
+                file.seek(offset)
+                if torn:
+                    offset += len(file.readline())
+                for data in file:
+                    offset += len(data)
+                    line = from_json(data, self.jid)
+                    if line is not None:
+                        yield line, offset
+                    elif data.strip():
+                        self._warn(segment, offset, "it is no JSON object with seq and id")
+        except FileNotFoundError:
+            return
+
+    def _ends_line(self, position: Position) -> bool:
+        if position.offset == 0:
+            return True
+        start = max(0, position.offset - TAIL_BLOCK)
+        try:
+            fd = os.open(self._path(position.segment), os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        try:
+            block = os.pread(fd, position.offset - start, start)
+        finally:
+            os.close(fd)
+        if len(block) != position.offset - start or not block.endswith(b"\n"):
+            return False
+        line = from_json(block[:-1].rpartition(b"\n")[2], self.jid)
+        return line is not None and line.seq == position.seq
+
+    def _remember(self, message_id: str) -> None:
+        assert self._ids is not None
+        self._ids[message_id] = None
+        if len(self._ids) > REMEMBERED_IDS:
+            self._ids.popitem(last=False)
+
+    def _warn(self, segment: int, offset: int, why: str) -> None:
+        if (segment, offset) not in self._warned:
+            self._warned.add((segment, offset))
+            log.warning("Skipped a line of %s that ends at byte %d: %s", self._path(segment), offset, why)
+
+
+class Transcripts:
+    """All chats of a home, by JID."""
+
+    def __init__(self, home: Home, locks: Locks) -> None:
+        self._home = home
+        self._locks = locks
+        self._chats: OrderedDict[str, Chat] = OrderedDict()
+
+    def append(self, message: Message) -> Line | None:
+        """Store a message durably (fsync); None when it is a duplicate of one of the chat's last 10,000."""
+        received = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        with self._locks.hold("chat", message.jid):
+            return self._chat(message.jid).append(message, received)
+
+    def contains(self, jid: str, message_id: str) -> bool:
+        with self._locks.hold("chat", jid):
+            return self._chat(jid).contains(message_id)
+
+    def last(self, jid: str) -> Position:
+        with self._locks.hold("chat", jid):
+            return self._chat(jid).last()
+
+    def since(self, jid: str, position: Position, limit: int | None = None) -> list[tuple[Line, Position]]:
+        """The lines behind a position, at most ``limit`` of them."""
+        with self._locks.hold("chat", jid):
+            found = self._chat(jid).since(position)
+            return list(found) if limit is None else [pair for pair, _ in zip(found, range(limit), strict=False)]
+
+    def last_where_run(self, jid: str) -> Line | None:
+        """The assistant's own last message in a chat."""
+        with self._locks.hold("chat", jid):
+            return next((line for line in self._chat(jid).backwards() if line.message.run), None)
+
+    def _chat(self, jid: str) -> Chat:
+        chat = self._chats.get(jid)
+        if chat is None:
+            chat = self._chats[jid] = Chat(self._home.chat(jid), jid)
+            if len(self._chats) > OPEN_CHATS:
+                self._chats.popitem(last=False)
+        return chat
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(fd, data) :]

@@ -1,0 +1,360 @@
+"""doctor on real homes: each thing that can be wrong is found, said in one line, and has a cure."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from nanoclaw.commands import doctor
+from nanoclaw.config import GROUP_TEMPLATE
+from nanoclaw.doctor.findings import Finding, exit_code, render, run_checks
+from nanoclaw.doctor.home import check_directories
+from nanoclaw.doctor.machine import disk_finding
+from nanoclaw.doctor.situation import Situation
+from nanoclaw.paths import PROJECT, Home
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    """A home in which all is well but that no host runs; its engine is the process runtime."""
+    monkeypatch.delenv("NANOCLAW_ENVIRONMENT_PROBLEM", raising=False)
+    home = Home(tmp_path / "home", tmp_path / "user")
+    home.group_files.mkdir(parents=True)
+    home.groups.mkdir()
+    home.user_config.mkdir()
+    home.config_file.write_text('[container]\nruntime = "process"\n')
+    home.group_file("main").write_text(GROUP_TEMPLATE)
+    home.env_file.write_text("ANTHROPIC_API_KEY=sk-hush\n")
+    home.env_file.chmod(0o600)
+    return home
+
+
+@pytest.fixture
+def host(home: Home) -> Iterator[None]:
+    """Another process that holds the home's lock, as a host does."""
+    code = (
+        "import fcntl, os, sys; fcntl.flock(os.open(sys.argv[1], 0), fcntl.LOCK_EX); print('held', flush=True); input()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(home.state)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "held\n"
+        yield
+        process.communicate("\n")
+
+
+def findings(home: Home, capsys: pytest.CaptureFixture[str]) -> dict[str, list[dict[str, str]]]:
+    """What ``doctor --json`` says, by check."""
+    capsys.readouterr()
+    code = doctor.run(home, json_output=True)
+    said = json.loads(capsys.readouterr().out)
+    assert said["exit"] == code
+    by_check: dict[str, list[dict[str, str]]] = {}
+    for finding in said["findings"]:
+        by_check.setdefault(finding["check"], []).append(finding)
+    return by_check
+
+
+def one(home: Home, capsys: pytest.CaptureFixture[str], check: str) -> tuple[str, str, str, str]:
+    [finding] = findings(home, capsys)[check]
+    return finding["severity"], finding["finding"], finding["cause"], finding["cure"]
+
+
+def tree(root: Path) -> dict[str, tuple[int, int, bytes]]:
+    return {
+        str(path): (path.lstat().st_mtime_ns, path.lstat().st_mode, path.read_bytes() if path.is_file() else b"")
+        for path in [root, *root.rglob("*")]
+    }
+
+
+@pytest.mark.usefixtures("host")
+def test_all_is_well_and_nothing_is_changed(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    (home.state / "host.json").write_text('{"pid": 4711, "mode": "run", "started": "2026-11-22T09:30:00Z"}')
+    before = tree(home.root.parent)
+    doctor.run(home)
+    lines = capsys.readouterr().out.splitlines()
+    assert tree(home.root.parent) == before
+    for line in (
+        "ok       engine       not used (runtime process, WITHOUT ISOLATION)",
+        "ok       image        not used (runtime process, WITHOUT ISOLATION)",
+        "ok       credential   API key in .env",
+        "ok       env-mode     600",
+        "ok       files        config.toml, groups, .env and the allowlist are valid",
+        f"ok       directories  writable below {home.root}",
+        "ok       groups       1 registered, main is main",
+        "ok       mounts       none asked for",
+        "ok       host         running (pid 4711, run, since 2026-11-22T09:30:00Z)",
+    ):
+        assert line in lines
+    severities = {check: {f["severity"] for f in found} for check, found in findings(home, capsys).items()}
+    assert severities.pop("disk") <= {"ok", "warning"}  # the machine's own
+    assert set().union(*severities.values()) == {"ok"}
+
+
+def test_no_host(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    (home.state / "host.json").write_text('{"pid": 1, "mode": "run", "started": "x"}')  # of a host that is gone
+    assert one(home, capsys, "host") == ("warning", "no host is running", "messages wait", "python3 nanoclaw.py run")
+
+
+@pytest.mark.usefixtures("host")
+@pytest.mark.parametrize("record", [None, "{", "[]", '{"pid": 1}'])
+def test_host_that_does_not_say_who_it_is(home: Home, capsys: pytest.CaptureFixture[str], record: str | None) -> None:
+    if record is not None:
+        (home.state / "host.json").write_text(record)
+    assert one(home, capsys, "host")[:2] == ("ok", "running (state/host.json does not say which)")
+
+
+def test_every_problem_of_every_file(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    home.config_file.write_text('asistant_name = "X"\nmax_concurrent_containers = "five"\n')
+    home.group_file("bad").write_text("jid =")
+    home.env_file.write_text("KEY=sk-hush")
+    home.mount_allowlist.write_text("[]")
+    found = findings(home, capsys)
+    assert [(finding["severity"], finding["finding"]) for finding in found["files"]] == [
+        ("error", "state/config.toml:1: unknown key 'asistant_name'; did you mean 'assistant_name'?"),
+        ("error", 'state/config.toml:2: max_concurrent_containers: expected a whole number ≥ 1, found "five"'),
+        (
+            "error",
+            ".env:1: unknown key 'KEY'; known are ANTHROPIC_API_KEY, CLAUDE_CODE_OAUTH_TOKEN, ANTHROPIC_BASE_URL",
+        ),
+        ("error", "state/groups/bad.toml:1: not valid TOML: invalid value; text stands in quotes"),
+        ("error", f'{home.mount_allowlist}:1: expected an object like {{"allowedRoots": []}}'),
+    ]
+    assert found["files"][1]["cure"] == f"${{EDITOR:-vi}} +2 {home.config_file}"
+    for check in ("engine", "image", "credential"):
+        assert found[check][0]["severity"] == "skipped"
+    assert "hush" not in str(found)
+    assert found["groups"][0]["finding"] == "1 registered, main is main"
+
+
+def test_credential(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    home.env_file.unlink()
+    severity, finding, _, cure = one(home, capsys, "credential")
+    assert (severity, finding) == ("error", "no credential")
+    assert one(home, capsys, "env-mode")[0] == "skipped"
+    subprocess.run(["sh", "-c", cure], check=True)  # the cure cures
+    assert one(home, capsys, "credential")[0] == "ok"
+    assert one(home, capsys, "env-mode")[:2] == ("ok", "600")
+    home.env_file.unlink()
+    home.config_file.write_text('container.runtime = "process"\nmodel.offline = true\n')
+    assert one(home, capsys, "credential")[:2] == ("ok", "not needed ([model] offline = true)")
+
+
+def test_mode_of_env(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    home.env_file.chmod(0o640)
+    severity, finding, _, cure = one(home, capsys, "env-mode")
+    assert (severity, finding) == ("warning", "640")
+    subprocess.run(["sh", "-c", cure], check=True)
+    assert one(home, capsys, "env-mode")[0] == "ok"
+
+
+def test_groups(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    home.group_file("main").rename(home.group_file("other"))
+    home.group_file("other").write_text('jid = "tg:1"')
+    assert one(home, capsys, "groups")[:2] == ("warning", "1 registered, none is main")
+    home.group_file("other").write_text("jid = 5")
+    assert one(home, capsys, "groups")[:2] == ("error", "no group can be used")
+    home.group_file("other").unlink()
+    assert one(home, capsys, "groups")[:2] == ("warning", "no group is registered")
+
+
+def test_directories(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    os.mkfifo(home.inbox)
+    home.runs.symlink_to("nowhere")
+    found = [(f["finding"], f["cure"]) for f in findings(home, capsys)["directories"]]
+    assert found == [(f"{path} is not a directory", f"mv {path} {path}.old") for path in (home.inbox, home.runs)]
+    shutil.rmtree(home.root)
+    assert one(home, capsys, "directories")[:2] == ("error", f"{home.root} does not exist")
+
+
+def test_unwritable_directory() -> None:
+    with tempfile.TemporaryDirectory() as directory:  # pytest's own ones are closed to other users
+        Path(directory).chmod(0o777)
+        home = Home(Path(directory), Path(directory, "user"))
+        home.state.mkdir()
+        home.state.chmod(0o555)
+        uids = os.getresuid()
+        if uids[1] == 0:
+            os.setresuid(65534, 65534, 0)
+        try:
+            [finding] = check_directories(Situation.read(home))
+        finally:
+            os.setresuid(*uids)
+        assert finding.finding == f"{home.state} is not writable"
+
+
+def test_refused_mounts(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    allowed = home.user_config.parent / "allowed"
+    allowed.mkdir()
+    home.mount_allowlist.write_text(json.dumps({"allowedRoots": [{"path": str(allowed)}]}))
+    mounts = "".join(
+        f'[[container.mounts]]\nhost_path = "{path}"\ncontainer_path = "{name}"\n'
+        for name, path in (("a", allowed), ("s", home.state))
+    )
+    home.group_file("main").write_text(GROUP_TEMPLATE + mounts)
+    severity, finding, cause, cure = one(home, capsys, "mounts")
+    assert (severity, finding) == ("warning", f"main: {home.state} is refused")
+    assert cause.startswith("never mounted")
+    assert str(home.mount_allowlist) in cure
+
+
+def test_environment(home: Home, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert one(home, capsys, "environment")[0] == "ok"
+    monkeypatch.setenv("NANOCLAW_ENVIRONMENT_PROBLEM", "pip failed:\n no network")
+    assert one(home, capsys, "environment")[:3] == (
+        "error", "the Python environment is incomplete", "pip failed: no network",
+    )  # fmt: skip
+
+
+@pytest.fixture
+def engine(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A ``docker`` command before all others on PATH: a shell script that the test writes."""
+    home.config_file.write_text("")
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    script = tmp_path / "docker"
+    script.touch(0o755)
+    return script
+
+
+def script(engine: Path, inspect: str) -> None:
+    engine.write_text(
+        f'#!/bin/sh\ncase "$1" in --version) echo "Docker version 20.10.24, build 1";;\n'
+        f"version) echo 20.10.24;;\nimage) {inspect};;\n*) exit 9;; esac\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("inspect", "severity", "finding"),
+    [
+        ("echo 'Error: No such image' >&2; exit 1", "error", "nanoclaw-agent:latest is absent"),
+        ("echo 0123", "warning", "nanoclaw-agent:latest is older than its sources"),
+    ],
+)
+def test_image(
+    home: Home, engine: Path, capsys: pytest.CaptureFixture[str], inspect: str, severity: str, finding: str
+) -> None:
+    script(engine, inspect)
+    assert one(home, capsys, "engine") == ("ok", "Docker 20.10.24", "", "")
+    assert one(home, capsys, "image")[:2] == (severity, finding)
+    assert one(home, capsys, "image")[3] == "python3 nanoclaw.py build"
+
+
+def test_permission_denied(home: Home, engine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    engine.write_text("#!/bin/sh\necho 'Got permission denied while trying to connect' >&2; exit 1\n")
+    severity, finding, cause, cure = one(home, capsys, "engine")
+    assert (severity, finding) == ("error", "docker cannot be used")
+    assert "permission is denied" in cause
+    assert "docker" in cure
+    assert one(home, capsys, "image")[0] == "skipped"
+
+
+def test_not_running(
+    home: Home, engine: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{home.root}/no.sock")
+    engine.write_text("#!/bin/sh\necho 'Cannot connect to the Docker daemon' >&2; exit 1\n")
+    assert "is not running" in one(home, capsys, "engine")[2]
+
+
+def test_not_installed(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    if shutil.which("container"):
+        pytest.skip("Apple container is installed here")
+    home.config_file.write_text('container.runtime = "container"')
+    severity, _, cause, cure = one(home, capsys, "engine")
+    assert severity == "error"
+    assert "not installed" in cause
+    assert "https://github.com/apple/container" in cure
+
+
+def test_hanging_engine_does_not_hold_up_the_others(
+    home: Home, engine: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gate, passed = tmp_path / "gate", tmp_path / "passed"
+    os.mkfifo(gate)
+    engine.write_text(f"#!/bin/sh\n[ -e '{passed}' ] && exit 1\nread x < '{gate}'\ntouch '{passed}'\n")
+    try:
+        found = findings(home, capsys)
+        assert not passed.exists()
+        assert found["engine"][0]["severity"] == "error"
+        assert "no answer within 1.5 s" in found["engine"][0]["finding"]
+        assert found["engine"][0]["cure"]
+        assert found["files"][0]["severity"] == "ok"
+    finally:
+        with os.fdopen(os.open(gate, os.O_RDWR), "wb") as opened:
+            opened.write(b"\n")
+            opened.flush()
+            deadline = time.monotonic() + 10
+            while not passed.exists() and time.monotonic() < deadline:
+                time.sleep(0.01)
+
+
+def test_check_that_crashes_or_hangs_is_a_finding() -> None:
+    release = threading.Event()
+
+    def crashes(_: None) -> list[Finding]:
+        raise ValueError("two\nlines")
+
+    def hangs(_: None) -> list[Finding]:
+        release.wait()
+        return []
+
+    try:
+        found = run_checks({"hang": hangs, "crash": crashes}, None, 0.05, {"hang": "restart it"})
+    finally:
+        release.set()
+    assert [(f.check, f.severity, f.finding, f.cure) for f in found] == [
+        ("hang", "error", "no answer within 0.05 s", "restart it"),
+        ("crash", "error", "this check crashed", ""),
+    ]
+    assert found[1].cause == "a bug in doctor: ValueError: two lines"
+
+
+@pytest.mark.parametrize(
+    ("severities", "code"), [("ok skipped", 0), ("ok warning skipped", 1), ("warning error ok", 2), ("", 0)]
+)
+def test_exit_code(severities: str, code: int) -> None:
+    assert exit_code([Finding("x", severity, "") for severity in severities.split()]) == code  # type: ignore[arg-type]
+
+
+def test_render() -> None:
+    found = [Finding("a", "ok", "fine"), Finding("long", "error", "bad", "because", "do this")]
+    assert render(found, colour=False).split("\n") == [
+        "ok       a     fine",
+        "error    long  bad",
+        "               cause: because",
+        "               cure:  do this",
+    ]
+    assert "\033[31merror" in render(found, colour=True)
+
+
+@pytest.mark.parametrize(
+    ("used", "free", "severity"), [(84, 16, "ok"), (85, 15, "warning"), (1, 0, "warning"), (0, 0, "ok")]
+)
+def test_disk(used: int, free: int, severity: str) -> None:
+    assert disk_finding(used, free).severity == severity
+
+
+def test_needs_only_the_standard_library(home: Home) -> None:
+    """What the launcher does where nothing could be installed: python -S, without site-packages."""
+    code = (
+        "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[1]);"
+        "from nanoclaw.commands.doctor import run; from nanoclaw.paths import Home;"
+        "run(Home(Path(sys.argv[2]), Path(sys.argv[3])))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", code, str(PROJECT), str(home.root), str(home.user_config)],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "not importable: docker, watchdog, filelock, tomli_w, tomlkit" in done.stdout
+    assert "crashed" not in done.stdout

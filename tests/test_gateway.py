@@ -1,0 +1,393 @@
+"""The gateway between real Unix socket clients and a real Messages API endpoint on loopback."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import shutil
+import socket
+import stat
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nanoclaw.gateway import Gateway, hash_placeholder, new_placeholder, socket_path_for
+from nanoclaw.gateway.accept import end_connection
+from nanoclaw.models import Credential, Environment
+from tests.support.scripted_model import Error, Hang, ScriptedModel, Text
+
+SECRET = "sk-ant-api03-the-real-secret-of-this-test"
+KEY = Credential("api_key", SECRET)
+TOKEN = Credential("oauth_token", SECRET)
+BODY = {"model": "m", "max_tokens": 100, "messages": [{"role": "user", "content": "hello"}]}
+DEADLINE = 30.0
+
+
+class UnixConnection(http.client.HTTPConnection):
+    """What a container does: HTTP over the socket that was mounted."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=DEADLINE)
+        self.path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(DEADLINE)
+        self.sock.connect(os.fspath(self.path))
+
+
+class Bench:
+    """A gateway with one open run, whose environment a test may change between calls."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.environment = Environment(KEY)
+        self.override: str | None = None
+        self.events: list[tuple[str, str, dict[str, Any]]] = []
+        self.answered = threading.Condition()
+        self.placeholder = new_placeholder("api_key")
+        self.path = socket_path_for(directory, "run-1")
+        self.gateway = self.another()
+        self.gateway.open("run-1", self.path, hash_placeholder(self.placeholder))
+
+    def another(self) -> Gateway:
+        return Gateway(self.directory, lambda: self.environment, lambda: self.override, self._record)
+
+    def _record(self, run_id: str, kind: str, details: dict[str, Any]) -> None:
+        with self.answered:
+            self.events.append((run_id, kind, details))
+            self.answered.notify_all()
+
+    def event(self, number: int) -> dict[str, Any]:
+        """The details of the event ``number``, waiting for it."""
+        with self.answered:
+            assert self.answered.wait_for(lambda: len(self.events) > number, DEADLINE)
+            return self.events[number][2]
+
+    def call(
+        self,
+        path: str = "/v1/messages?beta=true",
+        body: dict[str, Any] | None = None,
+        connection: UnixConnection | None = None,
+        **headers: str,
+    ) -> http.client.HTTPResponse:
+        connection = connection or UnixConnection(self.path)
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        if not {"x-api-key", "authorization"} & named.keys():
+            named["x-api-key"] = self.placeholder
+        connection.request("POST", path, json.dumps(body or BODY), named)
+        return connection.getresponse()
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    directory = tmp_path / "gateway" if len(str(tmp_path)) < 70 else Path(f"/tmp/nc-test-{os.getpid()}")
+    one = Bench(directory)
+    yield one
+    one.gateway.shutdown()
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+def error_of(response: http.client.HTTPResponse) -> str:
+    value = json.loads(response.read())
+    assert value["type"] == "error"
+    return str(value["error"]["type"])
+
+
+def test_an_api_key_takes_the_placeholders_place(bench: Bench) -> None:
+    with ScriptedModel() as model:
+        bench.environment = Environment(KEY, model.url + "/prefix/")
+        response = bench.call(anthropic_version="2023-06-01", authorization=f"Bearer {bench.placeholder}")
+        assert json.loads(response.read())["content"][0]["text"] == "echo: hello"
+        (request,) = model.requests
+    assert request.path == "/prefix/v1/messages?beta=true"
+    assert request.body == BODY
+    assert request.headers["x-api-key"] == SECRET
+    assert "authorization" not in request.headers
+    assert request.headers["anthropic-version"] == "2023-06-01"
+    assert request.headers["accept-encoding"] == "identity"
+    assert request.headers["host"] == model.url.removeprefix("http://")
+
+
+def test_an_oauth_token_goes_as_bearer_with_its_beta(bench: Bench) -> None:
+    with ScriptedModel() as model:
+        bench.environment = Environment(TOKEN, model.url)
+        bench.call(anthropic_beta="one-beta", connection=None).read()
+        (request,) = model.requests
+    assert request.headers["authorization"] == f"Bearer {SECRET}"
+    assert "x-api-key" not in request.headers
+    assert request.headers["anthropic-beta"] == "one-beta,oauth-2025-04-20"
+
+
+def test_an_override_gets_the_call_but_no_credential(bench: Bench) -> None:
+    with ScriptedModel() as model:
+        bench.override = model.url
+        assert bench.call().status == 200
+        (request,) = model.requests
+    assert not {"x-api-key", "authorization"} & request.headers.keys()
+
+
+def test_hop_by_hop_and_smuggled_headers_stay_behind(bench: Bench) -> None:
+    with ScriptedModel() as model:
+        bench.environment = Environment(KEY, model.url)
+        with socket.socket(socket.AF_UNIX) as raw:
+            raw.settimeout(DEADLINE)
+            raw.connect(os.fspath(bench.path))
+            raw.sendall(
+                b"POST /v1/messages HTTP/1.1\r\nHost: evil\r\nConnection: keep-alive, x-secretly\r\nX-Secretly: 1\r\n"
+                b"Folded: a\r\n x-api-key: b\r\nCookie: c\r\nX-Kept: 2\r\nX-Api-Key: %s\r\nContent-Length: 2\r\n\r\n{}"
+                % bench.placeholder.encode()
+            )
+            response = http.client.HTTPResponse(raw)
+            response.begin()
+            assert response.status == 200
+        (request,) = model.requests
+    assert request.headers["x-kept"] == "2"
+    assert not {"x-secretly", "folded", "cookie", "connection"} & request.headers.keys()
+    assert request.headers["host"] != "evil"
+
+
+@pytest.mark.parametrize("offered", ["", "sk-ant-api03-wrong", SECRET, "é"])
+def test_only_the_runs_own_placeholder_opens(bench: Bench, offered: str) -> None:
+    with ScriptedModel() as model:
+        bench.environment = Environment(KEY, model.url)
+        response = bench.call(x_api_key=offered)
+        assert (response.status, response.headers["x-should-retry"]) == (401, "false")
+        assert error_of(response) == "authentication_error"
+        assert model.requests == []
+    assert bench.event(0)["reason"] == "placeholder"
+
+
+def test_a_refusal_reaches_a_client_that_is_still_sending(bench: Bench) -> None:
+    large = BODY | {"metadata": {"user_id": "x" * 5_000_000}}
+    assert error_of(bench.call(x_api_key="wrong", body=large)) == "authentication_error"
+
+
+def test_another_runs_placeholder_is_refused(bench: Bench) -> None:
+    other = new_placeholder("api_key")
+    bench.gateway.open("run-2", socket_path_for(bench.directory, "run-2"), hash_placeholder(other))
+    assert bench.call(x_api_key=other).status == 401
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("POST", "/v1/files", 403),
+        ("POST", "/v1/messages/batches", 403),
+        ("POST", "/v1/messages/../organizations", 403),
+        ("POST", "http://other.example/v1/files", 403),
+        ("GET", "/v1/messages", 501),
+        ("CONNECT", "other.example:443", 501),
+        ("HEAD", "/api/hello", 200),
+        ("HEAD", "/v1/messages", 404),
+    ],
+)
+def test_only_three_targets_exist(bench: Bench, method: str, path: str, status: int) -> None:
+    with ScriptedModel() as model:
+        bench.environment = Environment(KEY, model.url)
+        connection = UnixConnection(bench.path)
+        connection.request(method, path, b"{}" if method == "POST" else None, {"x-api-key": bench.placeholder})
+        assert connection.getresponse().status == status
+        assert model.requests == []
+
+
+def test_count_tokens_passes(bench: Bench) -> None:
+    with ScriptedModel() as model:
+        bench.environment = Environment(KEY, model.url)
+        counted = json.loads(bench.call("/v1/messages/count_tokens?beta=true").read())["input_tokens"]
+        answered = json.loads(bench.call().read())["usage"]["input_tokens"]
+    assert counted == answered > 0
+
+
+def test_no_credential_is_a_401_that_is_not_retried(bench: Bench) -> None:
+    bench.environment = Environment(None)
+    response = bench.call()
+    assert (response.status, response.headers["x-should-retry"]) == (401, "false")
+    assert error_of(response) == "authentication_error"
+    assert bench.event(0) == {"status": 401, "reason": "no_credential", "path": "/v1/messages"} | {
+        "seconds": bench.event(0)["seconds"]
+    }
+
+
+def test_a_body_over_the_limit_is_refused_unread(bench: Bench) -> None:
+    connection = UnixConnection(bench.path)
+    connection.putrequest("POST", "/v1/messages")
+    connection.putheader("x-api-key", bench.placeholder)
+    connection.putheader("Content-Length", str(32 * 1024 * 1024 + 1))
+    connection.endheaders()
+    response = connection.getresponse()
+    assert (response.status, error_of(response)) == (413, "request_too_large")
+
+
+def test_a_piece_of_the_stream_arrives_before_the_model_has_finished(bench: Bench) -> None:
+    more = threading.Event()
+
+    def rule(_: dict[str, Any]) -> Iterator[Text]:
+        yield Text("first")
+        assert more.wait(DEADLINE)
+        yield Text("second")
+
+    with ScriptedModel(rule) as model:
+        bench.environment = Environment(KEY, model.url)
+        response = bench.call(body=BODY | {"stream": True})
+        assert response.headers["content-type"].startswith("text/event-stream")
+        seen = b""
+        while b"first" not in seen:
+            seen += response.read1(65536)
+        assert b"second" not in seen
+        more.set()
+        rest = response.read()
+        assert b"second" in rest
+        assert rest.endswith(b'data: {"type": "message_stop"}\n\n')
+
+
+def test_the_clients_hang_up_ends_the_call_upstream(bench: Bench) -> None:
+    with ScriptedModel(lambda _: Hang()) as model:
+        bench.environment = Environment(KEY, model.url)
+        connection = UnixConnection(bench.path)
+        connection.request("POST", "/v1/messages", json.dumps(BODY), {"x-api-key": bench.placeholder})
+        model.wait_for_requests(1)
+        connection.close()
+        model.wait_for_hangups(1, DEADLINE)
+    assert bench.event(0)["status"] == 0
+
+
+def test_closing_a_run_ends_its_calls_and_removes_its_directory(bench: Bench) -> None:
+    with ScriptedModel(lambda _: Hang()) as model:
+        bench.environment = Environment(KEY, model.url)
+        connection = UnixConnection(bench.path)
+        connection.request("POST", "/v1/messages", json.dumps(BODY), {"x-api-key": bench.placeholder})
+        model.wait_for_requests(1)
+        bench.gateway.close("run-1")
+        model.wait_for_hangups(1, DEADLINE)
+        with pytest.raises((http.client.HTTPException, ConnectionError)):
+            connection.getresponse()
+    assert not bench.path.parent.exists()
+    bench.gateway.close("run-1")
+
+
+def test_a_stream_that_breaks_off_upstream_breaks_off_here(bench: Bench) -> None:
+    def rule(_: dict[str, Any]) -> Iterator[Text]:
+        yield Text("first")
+        end_connection(model.requests[-1].connection)
+        yield Text("second")
+
+    with ScriptedModel(rule) as model:
+        bench.environment = Environment(KEY, model.url)
+        response = bench.call(body=BODY | {"stream": True})
+        with pytest.raises(http.client.IncompleteRead):
+            response.read()
+
+
+def test_an_upstream_that_is_down_is_a_502_in_the_apis_shape(bench: Bench) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    bench.environment = Environment(KEY, f"http://127.0.0.1:{port}")
+    response = bench.call()
+    assert (response.status, response.headers["x-should-retry"]) == (502, None)
+    assert error_of(response) == "api_error"
+    assert bench.event(0)["reason"] == "upstream"
+    bench.environment = Environment(KEY, "ftp://somewhere")
+    assert bench.call().status == 502
+
+
+def test_status_and_retry_after_pass_through(bench: Bench) -> None:
+    with ScriptedModel(lambda _: Error(429, headers={"Retry-After": "17"})) as model:
+        bench.environment = Environment(KEY, model.url)
+        response = bench.call()
+        assert (response.status, response.headers["retry-after"]) == (429, "17")
+        assert error_of(response) == "rate_limit_error"
+    assert bench.event(0)["reason"] is None
+
+
+def test_connections_are_kept_on_both_sides_and_a_dead_one_is_replaced(bench: Bench) -> None:
+    with ScriptedModel() as model:
+        bench.environment = Environment(KEY, model.url)
+        connection = UnixConnection(bench.path)
+        for stream in (False, True):
+            response = bench.call(body=BODY | {"stream": stream}, connection=connection)
+            response.read()
+            used = connection.sock
+            assert used is not None
+        first, second = model.requests
+        assert first.connection is second.connection
+        end_connection(second.connection)
+        assert bench.call(connection=connection).status == 200
+        assert connection.sock is used
+        assert model.requests[2].connection is not second.connection
+
+
+def test_the_next_host_binds_again_at_the_same_path(bench: Bench) -> None:
+    with ScriptedModel() as model:
+        bench.environment = Environment(KEY, model.url)
+        old = UnixConnection(bench.path)
+        bench.call(connection=old).read()
+        bench.gateway.shutdown()
+        assert bench.path.exists()
+        with pytest.raises(ConnectionRefusedError):
+            UnixConnection(bench.path).connect()
+        bench.gateway = bench.another()
+        bench.gateway.open("run-1", bench.path, hash_placeholder(bench.placeholder))
+        assert bench.call().status == 200
+
+
+def test_modes_are_right_whatever_the_umask(bench: Bench) -> None:
+    before = os.umask(0o077)
+    try:
+        path = socket_path_for(bench.directory, "run-2")
+        bench.gateway.open("run-2", path, hash_placeholder("x"))
+    finally:
+        os.umask(before)
+    assert [stat.S_IMODE(p.stat().st_mode) for p in (path, path.parent, bench.directory)] == [0o666, 0o755, 0o700]
+
+
+def test_a_home_with_a_long_path_gets_a_short_private_one(bench: Bench) -> None:
+    path = socket_path_for(Path("/home") / ("x" * 120) / str(os.getpid()), "run-2")
+    assert len(os.fsencode(path)) < 100
+    assert path == socket_path_for(Path("/home") / ("x" * 120) / str(os.getpid()), "run-2")
+    try:
+        bench.gateway.open("run-2", path, hash_placeholder("x"))
+        assert stat.S_IMODE(path.parent.parent.stat().st_mode) == 0o700
+        UnixConnection(path).connect()
+        bench.gateway.close("run-2")
+    finally:
+        path.parent.parent.rmdir()
+
+
+def test_all_runs_share_one_waiting_thread(bench: Bench) -> None:
+    before = threading.active_count()
+    for number in range(20):
+        run = f"many-{number}"
+        bench.gateway.open(run, socket_path_for(bench.directory, run), hash_placeholder("x"))
+    assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("secret", [SECRET, SECRET + "\n", SECRET + "\r\nx: y", SECRET + "é", f"\x00{SECRET}"])
+def test_the_credential_shows_nowhere(
+    bench: Bench, secret: str, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(0)
+    with ScriptedModel() as model, socket.create_server(("127.0.0.1", 0)) as closed:
+        bench.environment = Environment(Credential("api_key", secret), model.url)
+        responses = [bench.call()]
+        bench.environment = Environment(Credential("api_key", secret), f"http://127.0.0.1:{closed.getsockname()[1]}")
+        closed.close()
+        responses.append(bench.call())
+        assert [r.status for r in responses] == ([200, 502] if secret == SECRET else [401, 401])
+        shown = [str(r.headers) + r.read().decode() for r in responses]
+        assert len(model.requests) == (secret == SECRET)
+    bench.event(1)
+    written = capfd.readouterr()
+    shown += [
+        repr(bench.events),
+        repr(bench.environment),
+        repr(vars(bench.gateway)),
+        written.out,
+        written.err,
+        caplog.text,
+    ]
+    assert "the-real-secret" not in "".join(shown)

@@ -1,0 +1,125 @@
+"""The layers of the house: a module imports only from its left; some live without any package; there is a ceiling."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from nanoclaw.paths import PROJECT
+
+PACKAGE = PROJECT / "nanoclaw"
+
+# From left to right. The parts of one layer know nothing of each other. A new part fails until it is placed here.
+LAYERS = [
+    {"errors", "models", "environment"},
+    {"paths"},
+    {"config"},
+    {"files"},
+    {"stores"},
+    {"router", "queue"},
+    {"pending"},
+    {"gateway", "channels"},
+    {"runs"},
+    {"inbox", "handover", "conditions", "delivery"},
+    {"dispatcher"},
+    {"host"},
+    {"doctor"},
+    {"commands"},
+    {"cli"},
+]
+
+# These speak when nothing is installed: importing them reaches nothing outside the standard library.
+ALONE = ["nanoclaw.environment", "nanoclaw.errors", "nanoclaw.models", "nanoclaw.paths", "nanoclaw.config"]
+ALONE += ["nanoclaw.commands.doctor", "nanoclaw.doctor", "nanoclaw.cli"]
+
+CEILING = 8000  # lines of the host without channels
+NOT_CORE = {"channels", "commands", "cli", "doctor", "environment"}
+
+
+def module_name(file: Path) -> str:
+    parts = file.relative_to(PROJECT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(file): file for file in sorted(PACKAGE.rglob("*.py"))}
+
+
+def part(module: str) -> str:
+    """The piece of LAYERS that a module belongs to; "" for the package itself."""
+    return module.split(".")[1] if "." in module else ""
+
+
+def layer(name: str) -> int:
+    found = [number for number, parts in enumerate(LAYERS) if name in parts]
+    assert found, f"nanoclaw/{name} has no place among the layers: place it in LAYERS"
+    return found[0]
+
+
+def is_for_types_only(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+
+
+def statements(module: str, everywhere: bool) -> Iterator[ast.AST]:
+    """All nodes, or those that run when the module is imported."""
+    pending: list[ast.AST] = [ast.parse(MODULES[module].read_text(encoding="utf-8"))]
+    while pending:
+        node = pending.pop()
+        yield node
+        for child in ast.iter_child_nodes(node):
+            later = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) or is_for_types_only(child)
+            if everywhere or not later:
+                pending.append(child)
+
+
+def imported(module: str, everywhere: bool = True) -> set[str]:
+    """The full names of the modules that ``module`` imports."""
+    names: set[str] = set()
+    for node in statements(module, everywhere):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}: write imports in full, not relative"
+            base = node.module or ""
+            names |= {f"{base}.{a.name}" if f"{base}.{a.name}" in MODULES else base for a in node.names}
+    return names
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if part(name)])
+def test_a_module_imports_only_from_its_left(module: str) -> None:
+    own = part(module)
+    for other in imported(module):
+        if other.split(".")[0] == "nanoclaw" and part(other) not in ("", own):
+            assert layer(part(other)) < layer(own), f"{module} imports {other}, which is not to its left"
+    layer(own)
+
+
+@pytest.mark.parametrize("root", ALONE)
+def test_what_speaks_without_packages_needs_none(root: str) -> None:
+    reached: dict[str, str] = {}
+    pending = [(name, "") for name in MODULES if name == root or name.startswith(root + ".")]
+    assert pending, f"{root} is gone: keep the list right"
+    while pending:
+        module, via = pending.pop()
+        if module in reached:
+            continue
+        reached[module] = via
+        for other in imported(module, everywhere=False):
+            if other in MODULES:
+                # Importing a.b runs a/__init__ too.
+                pending += [(other, module)] + ([(other.rpartition(".")[0], module)] if "." in other else [])
+            else:
+                assert other.split(".")[0] in sys.stdlib_module_names, f"{module} (from {via or root}) needs {other}"
+
+
+def test_the_host_stays_under_its_ceiling() -> None:
+    sizes: dict[str, int] = {}
+    for module, file in MODULES.items():
+        sizes[part(module)] = sizes.get(part(module), 0) + len(file.read_text(encoding="utf-8").splitlines())
+    host = sum(size for name, size in sizes.items() if name != "channels")
+    core = sum(size for name, size in sizes.items() if name not in NOT_CORE)
+    print(f"lines: host without channels {host} of {CEILING}, core {core}")
+    assert host <= CEILING
