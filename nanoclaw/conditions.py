@@ -19,6 +19,8 @@ from nanoclaw.stores.settings import Settings
 log = logging.getLogger("nanoclaw")
 
 PROBE_SECONDS = 5.0
+PROBED = ("no_credential", "disk", "engine", "image")
+"""Causes that are looked for before each start: when nothing is found, they are over."""
 DISK_FLOOR = 50_000_000
 """With less free space than this (bytes) no run starts."""
 

@@ -7,7 +7,7 @@ too (``resend``): better twice than never.
 from __future__ import annotations
 
 import logging
-import threading
+import time
 from collections.abc import Callable, Mapping
 
 from nanoclaw.channels.base import Channel, SendFailed
@@ -15,6 +15,7 @@ from nanoclaw.models import Message
 from nanoclaw.stores.journal import Journal
 from nanoclaw.stores.outbox import Outbox, Reply
 from nanoclaw.stores.transcripts import Transcripts
+from nanoclaw.turns import Turns
 
 log = logging.getLogger("nanoclaw")
 
@@ -23,7 +24,7 @@ IDLE_SECONDS = 60.0
 
 
 class Delivery:
-    """``turn`` sends what can be sent now. One thread calls it; ``poke`` wakes that thread."""
+    """``turn`` sends what can be sent now. ``turns`` repeats it on a thread."""
 
     def __init__(
         self,
@@ -39,23 +40,7 @@ class Delivery:
         self._journal = journal
         self._assistant_name = assistant_name
         self._tries: dict[str, tuple[int, float]] = {}
-        self._poked = threading.Event()
-
-    def poke(self) -> None:
-        self._poked.set()
-
-    def run(self, halted: threading.Event) -> None:
-        """Deliver until ``halted`` is set (and poked)."""
-        import time
-
-        while not halted.is_set():
-            self._poked.clear()
-            try:
-                wait = self.turn(time.monotonic())
-            except OSError as error:
-                log.error("Delivery held up: %s", error)
-                wait = RETRY_SECONDS[0]
-            self._poked.wait(wait)
+        self.turns = Turns("Delivery", lambda: self.turn(time.monotonic()))
 
     def turn(self, now: float) -> float:
         """Send the head of each chat until none can be sent; returns the seconds until the next try is due."""

@@ -12,8 +12,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from nanoclaw.conditions import Conditions
-from nanoclaw.errors import UserError
+from nanoclaw.conditions import PROBED, Conditions
 from nanoclaw.files.atomic import SETTLE_SECONDS, BrokenFile
 from nanoclaw.handover import Handover
 from nanoclaw.models import Group
@@ -25,6 +24,7 @@ from nanoclaw.runs.records import Run
 from nanoclaw.worker import House, Worker
 from nanoclaw.stores.cursors import Cursor
 from nanoclaw.stores.journal import set_level
+from nanoclaw.turns import Turns
 
 log = logging.getLogger("nanoclaw")
 
@@ -32,7 +32,7 @@ RESCAN_SECONDS = 30.0
 
 
 class Dispatcher:
-    """``turn`` starts and closes runs; ``poke`` wakes its thread, ``changed`` names a group whose chat has news."""
+    """``turn`` starts and closes runs; ``turns`` repeats it on a thread. ``changed`` names a group whose chat has news."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class Dispatcher:
         self._conditions = conditions
         self._drain = drain
         self._first_run = first_run
-        self._poked = threading.Event()
+        self.turns = Turns("Dispatcher", lambda: self.turn(time.monotonic(), time.time()))
         self._guard = threading.Lock()  # guards _news, _reread and _workers
         self._news: set[str] = set()
         self._reread = True
@@ -62,9 +62,6 @@ class Dispatcher:
 
     # -- pokes: any thread -----------------------------------------------------------------------------------------
 
-    def poke(self) -> None:
-        self._poked.set()
-
     def changed(self, folder: str) -> None:
         """There is news in a group's chat."""
         with self._guard:
@@ -73,13 +70,13 @@ class Dispatcher:
         self.settled.clear()
         if worker is not None:
             worker.poke()
-        self._poked.set()
+        self.turns.poke()
 
     def settings_changed(self) -> None:
         with self._guard:
             self._reread = True
         self._conditions.poke()
-        self._poked.set()
+        self.turns.poke()
 
     def container_ended(self, name: str | None) -> None:
         """The engine says that a container ended (None: perhaps some did)."""
@@ -107,7 +104,7 @@ class Dispatcher:
         with self._guard:
             self._workers.pop(run.id, None)
             self._news.add(run.folder)
-        self._poked.set()
+        self.turns.poke()
 
     def say(self, folder: str, jid: str, cause: str, text: str) -> None:
         """A line of the host itself in a chat. Its id starts with ``notice-``."""
@@ -125,16 +122,6 @@ class Dispatcher:
         self._house.handover.raise_to(run.folder, run)
         self._start_worker(Worker(self._house, run, self._runtimes.of(run.runtime), None))
 
-    def run(self, halted: threading.Event) -> None:
-        while not halted.is_set():
-            self._poked.clear()
-            try:
-                wait = self.turn(time.monotonic(), time.time())
-            except (OSError, UserError) as error:
-                log.error("Dispatcher held up: %s", error)
-                wait = 5.0
-            self._poked.wait(wait)
-
     def turn(self, now: float, wall: float) -> float:
         """Decide at monotonic time ``now``, Unix time ``wall``; returns the seconds until the next turn is due in any case."""
         self._read_settings()
@@ -146,6 +133,8 @@ class Dispatcher:
         if verdict is not None:
             self._hold_back(ready, verdict)
             ready = []
+        for waiting in ready:
+            self._house.handover.over(waiting.folder, PROBED)
         decided = plan(ready, running, self._house.settings.config.max_concurrent_containers)
         self._say_limited(decided.limited)
         for run_id in [*decided.close, *([r.run for r in running if r.idle_since is not None] if self._drain else [])]:

@@ -7,7 +7,7 @@ from which the restart raises the cursor.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 
 from nanoclaw import router
@@ -97,6 +97,13 @@ class Handover:
                 return False
             self._cursors.update(folder, said=cause)
             return True
+
+    def over(self, folder: str, causes: Collection[str]) -> None:
+        """None of these causes holds any more: should one come back, it is said again."""
+        with self._locks.hold("cursor", folder):
+            cursor = self._cursors.get(folder)
+            if cursor is not None and cursor.said in causes:
+                self._cursors.update(folder, said=None)
 
     def settle(self, run: Run, verdict: Verdict, settlement: Settlement, now: float) -> bool:
         """Count a run's end, once: move the cursor back to what was left without an answer. ``now``: Unix time in s.

@@ -8,6 +8,7 @@ import os
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -101,10 +102,10 @@ class Host:
             gateway=self._gateway,
             watcher=self._watcher,
             start_slots=threading.Semaphore(PARALLEL_STARTS),
-            changed=lambda worker: self.dispatcher.poke(),
+            changed=lambda worker: self.dispatcher.turns.poke(),
             over=lambda worker, verdict, used_up: self.dispatcher.over(worker, verdict, used_up),
-            delivery=self.delivery.poke,
-            settings_read=self.inbox.poke,
+            delivery=self.delivery.turns.poke,
+            settings_read=self.inbox.turns.poke,
         )
         preparation = Preparation(home, self._home_id, self.settings, self.records)
         conditions = Conditions(home, self.settings, runtimes)
@@ -123,20 +124,20 @@ class Host:
             channel.start(self.deliver)
             log.info("Connected channel=%s", channel.prefix.rstrip(":"))
         self._adopt()
-        self._watcher.add(self.home.inbox, self.inbox.poke, recursive=True)
+        self._watcher.add(self.home.inbox, lambda path: self.inbox.turns.poke(), recursive=True)
         for path in (self.home.state, self.home.group_files):
             self._watcher.add(path, self._settings_touched)
         self._watcher.add(self.home.root, self._settings_touched)
         log.info("Host started pid=%d groupCount=%d", os.getpid(), len(self.settings.groups))
         self.inbox.turn(time.time())
-        for name, turn in (("delivery", self.delivery), ("inbox", self.inbox), ("dispatcher", self.dispatcher)):
-            self._thread(name, turn.run)
+        for name, part in (("delivery", self.delivery), ("inbox", self.inbox), ("dispatcher", self.dispatcher)):
+            self._thread(name, part.turns.run)
 
     def stop(self) -> None:
         """End within 5 s. Containers go on; the next host adopts them."""
         self._halted.set()
         for part in (self.dispatcher, self.inbox, self.delivery):
-            part.poke()
+            part.turns.halt()
         workers = self.dispatcher.workers()
         for worker in workers:
             worker.halt()
@@ -202,11 +203,11 @@ class Host:
         if name not in self._following:
             self._following.add(name)
             runtime = self._runtimes.of(name)
-            follow = lambda halted: runtime.follow(self._home_id, self.dispatcher.container_ended, halted)  # noqa: E731
-            self._thread(f"{name} events", follow)
+            ended = self.dispatcher.container_ended
+            self._thread(f"{name} events", lambda: runtime.follow(self._home_id, ended, self._halted))
 
-    def _thread(self, name: str, work: Any) -> None:
-        thread = threading.Thread(target=work, args=(self._halted,), name=name, daemon=True)
+    def _thread(self, name: str, work: Callable[[], None]) -> None:
+        thread = threading.Thread(target=work, name=name, daemon=True)
         self._threads.append(thread)
         thread.start()
 

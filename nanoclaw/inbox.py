@@ -10,7 +10,6 @@ import hashlib
 import json
 import logging
 import os
-import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -21,6 +20,7 @@ from nanoclaw.files import intake
 from nanoclaw.files.atomic import write_bytes
 from nanoclaw.models import Group, Message
 from nanoclaw.paths import Home
+from nanoclaw.turns import Turns
 
 log = logging.getLogger("nanoclaw")
 
@@ -32,7 +32,7 @@ SUFFIXES = (".txt", ".md", ".json")
 
 
 class Inbox:
-    """``turn`` takes what is ready. One thread calls it; ``poke`` wakes that thread."""
+    """``turn`` takes what is ready. ``turns`` repeats it on a thread."""
 
     def __init__(
         self, home: Home, groups: Callable[[], dict[str, Group]], deliver: Callable[[Message, str], None]
@@ -40,22 +40,9 @@ class Inbox:
         self._home = home
         self._groups = groups
         self._deliver = deliver
-        self._poked = threading.Event()
+        self.turns = Turns("Inbox", lambda: self.turn(time.time()))
         self._warned: set[str] = set()
         self._known: dict[str, Group] | None = None
-
-    def poke(self, path: str = "") -> None:
-        self._poked.set()
-
-    def run(self, halted: threading.Event) -> None:
-        while not halted.is_set():
-            self._poked.clear()
-            try:
-                wait = self.turn(time.time())
-            except OSError as error:
-                log.error("Inbox held up: %s", error)
-                wait = 5.0
-            self._poked.wait(wait)
 
     def turn(self, now: float) -> float:
         """Take every file that is ready at Unix time ``now``; returns the seconds after which to look again."""

@@ -15,7 +15,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from nanoclaw import router
-from nanoclaw.errors import UserError
 from nanoclaw.files.watch import Watcher
 from nanoclaw.gateway.gateway import Gateway
 from nanoclaw.handover import Handover
@@ -33,13 +32,13 @@ from nanoclaw.stores.outbox import Outbox
 from nanoclaw.stores.sessions import Session, Sessions
 from nanoclaw.stores.settings import Settings
 from nanoclaw.stores.transcripts import Transcripts
+from nanoclaw.turns import Turns
 
 log = logging.getLogger("nanoclaw")
 
 LOOK_EVERY = 10.0
 TOUCH_EVERY = 60.0
 STOP_GRACE = 10.0
-TRY_AGAIN = 5.0
 CLOSE_MARGIN = 30.0
 """The hard timeout is at least so much above the idle one (SPEC 4)."""
 
@@ -77,8 +76,8 @@ class Worker(threading.Thread):
         self._runtime = runtime
         self._start_with = start_with
         self._directory = house.records.path(run.id)
-        self._poked = threading.Event()
-        self._halted = threading.Event()
+        self._turns = Turns(f"Run {run.id}", lambda: self.turn(time.monotonic()))
+        self._pause = threading.Event()
         self.close_wanted = False
         self._look_now = False
         self._last_output = time.monotonic()
@@ -93,17 +92,16 @@ class Worker(threading.Thread):
     def poke(self, look: bool = False) -> None:
         """Something may have changed; ``look``: the container may have ended."""
         self._look_now = self._look_now or look
-        self._poked.set()
+        self._turns.poke()
 
     def close(self) -> None:
         """Let the agent end when it has finished its turn."""
         self.close_wanted = True
-        self._poked.set()
+        self._turns.poke()
 
     def halt(self) -> None:
         """The host ends: the container goes on, the next host adopts it."""
-        self._halted.set()
-        self._poked.set()
+        self._turns.halt()
 
     def run(self) -> None:
         out = self._directory / "out"
@@ -114,25 +112,12 @@ class Worker(threading.Thread):
                 self._launch(self._start_with)
             elif self.run_record.status != "ended":
                 self._await_start()
-            while self._verdict is None and not self._halted.is_set():
-                self._poked.clear()
-                wait = self._guarded_turn()
-                if self._verdict is None:
-                    self._poked.wait(wait)
+            if self._verdict is None:
+                self._turns.run()
         finally:
             self._house.watcher.remove(out)
             if self._verdict is not None:
                 self._house.gateway.close(self.run_record.id)
-
-    def _guarded_turn(self) -> float:
-        """A turn that fails (a full disk, a file that a person broke) is tried again: what it left on disk is taken up."""
-        try:
-            return self.turn(time.monotonic())
-        except (OSError, UserError) as error:
-            log.error("Run held up run=%s: %s", self.run_record.id, error)
-        except Exception:
-            log.exception("Run held up by a bug run=%s", self.run_record.id)
-        return TRY_AGAIN
 
     def turn(self, now: float) -> float:
         """One turn at monotonic time ``now``; returns the seconds after which the next one is due in any case."""
@@ -164,8 +149,8 @@ class Worker(threading.Thread):
 
     def _await_start(self) -> None:
         """Adoption: a command of an earlier host may still be about to start the container."""
-        while is_starting(self._directory) and not self._halted.wait(0.05):
-            pass
+        while is_starting(self._directory) and not self._turns.halted:
+            self._pause.wait(0.05)
         if self.run_record.claims and self.run_record.done_through == self.run_record.claims[-1].place.seq:
             self.idle_since = time.monotonic()
 
@@ -327,6 +312,7 @@ class Worker(threading.Thread):
         log.info("Run over group=%s run=%s verdict=%s exit=%s", run.folder, run.id, verdict.cause, run.exit_code)
         house.journal.event("judged", run=run.id, folder=run.folder, verdict=verdict.cause, exit=run.exit_code)
         self._verdict = verdict
+        self._turns.halt()
         house.over(self, verdict, used_up)
 
     def _ending(self, start_error: StartFailed | None, never_started: bool) -> Ending:

@@ -147,7 +147,7 @@ class Conversation:
                 text = message.result or "; ".join(message.errors or []) or f"The turn ended: {message.subtype}."
                 raise _failure(text, message.api_error_status, message.terminal_reason)
         else:
-            names = message.user_message_uuids or [message.user_message_uuid]
+            names = message.user_message_uuids or [message.user_message_uuid or ""]
             answered = [self._unanswered.pop(name) for name in names if name in self._unanswered]
             self._files.emit(
                 "result",
@@ -159,6 +159,7 @@ class Conversation:
                 cost_usd=message.total_cost_usd,
             )
         self._result_seen.set()
+        self._report_state()
 
     def _take_state(self, subtype: str, data: dict[str, Any]) -> None:
         if subtype == "session_state_changed":

@@ -12,16 +12,19 @@ import threading
 import time
 import uuid
 from dataclasses import dataclass
+from typing import Any
 
 from nanoclaw import router
+from nanoclaw.conditions import PROBE_SECONDS
 from nanoclaw.errors import UserError
-from nanoclaw.files.atomic import BrokenFile, read_json, write_bytes
+from nanoclaw.files.atomic import read_json, write_bytes
 from nanoclaw.files.locks import HomeLock, Locks
 from nanoclaw.files.watch import Watcher
 from nanoclaw.host import Host, make_home, write_host_file
 from nanoclaw.inbox import MESSAGE_BYTES
 from nanoclaw.models import Config, Group, Line
 from nanoclaw.paths import Home
+from nanoclaw.runs.judge import VERDICTS
 from nanoclaw.stores.settings import Settings
 from nanoclaw.stores.transcripts import Position, Transcripts
 
@@ -94,6 +97,7 @@ class _HostWhileItLasts:
 class _Sent:
     id: str
     seq: int | None = None
+    waits_since: float | None = None
 
 
 class _Talk:
@@ -119,7 +123,7 @@ class _Talk:
             failed = False
             for line in self._lines():
                 failed = self._note(line, sent) or failed
-            if failed:
+            if failed or self._waits_for_a_cause(sent):
                 return 1
             if sent.seq is not None and self._is_done(sent.seq):
                 for line in self._lines():
@@ -207,13 +211,23 @@ class _Talk:
             print(message.text, flush=True)
         return False
 
+    def _waits_for_a_cause(self, sent: _Sent) -> bool:
+        """Is the message stored, and held back by a cause that the chat was told of earlier? Print it then."""
+        if sent.seq is None:
+            return False
+        verdict = VERDICTS.get(str(self._cursor().get("said")))
+        sent.waits_since = (sent.waits_since or time.monotonic()) if verdict else None
+        if verdict is None or time.monotonic() < (sent.waits_since or 0) + PROBE_SECONDS + 1.0:
+            return False
+        print(verdict.chat, file=sys.stderr)
+        return True
+
+    def _cursor(self) -> dict[str, Any]:
+        return read_json(self._home.cursors / f"{self._group.folder}.json") or {}
+
     def _is_done(self, seq: int) -> bool:
         """Is everything through ``seq`` answered, and every answer delivered?"""
-        try:
-            cursor = read_json(self._home.cursors / f"{self._group.folder}.json") or {}
-        except BrokenFile as error:
-            raise error from None
-        if not isinstance(done := cursor.get("done", 0), int) or done < seq:
+        if not isinstance(done := self._cursor().get("done", 0), int) or done < seq:
             return False
         return not any(self._is_ours(path) for path in self._home.outbox.glob("*.json"))
 

@@ -137,8 +137,8 @@ class Chat:
         """Is the id one of the last 10,000?"""
         self._sync()
         if self._ids is None:
-            self._ids = OrderedDict()
             newest = [line.message.id for line, _ in zip(self.backwards(), range(REMEMBERED_IDS), strict=False)]
+            self._ids = OrderedDict()
             for known in reversed(newest):
                 self._remember(known)
         return message_id in self._ids
@@ -186,14 +186,13 @@ class Chat:
 
     def _sync(self) -> None:
         """Know the end of the chat. Costs one stat unless another hand changed the files."""
-        if self._size >= 0:
+        if 0 < self._size < SEGMENT_BYTES:  # a full one may have a successor that another process began
             try:
                 status = os.stat(self._path(self._segment))
                 if status.st_size == self._size and status.st_ino == self._inode:
                     return
             except FileNotFoundError:
-                if self._segment == 0 and self._size == 0:
-                    return
+                pass
         self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         segments = self._segments()
         self._segment, self._size, self._inode, self._last, self._ids = 0, 0, 0, Position(), None

@@ -1,0 +1,53 @@
+"""A thread is one turn, repeated: the loop that the host's threads share (ARCHITECTURE 16)."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+from nanoclaw.errors import UserError
+
+log = logging.getLogger("nanoclaw")
+
+HELD_UP_SECONDS = 5.0
+
+
+class Turns:
+    """Calls ``turn`` again and again: after the seconds that it returned, or at once when poked. A turn that fails (a full disk, a file
+    that a person broke, a bug) is logged and tried again after 5 s: what waits is on disk."""
+
+    def __init__(self, name: str, turn: Callable[[], float]) -> None:
+        self._name = name
+        self._turn = turn
+        self._poked = threading.Event()
+        self._halted = False
+
+    def poke(self) -> None:
+        """Let the next turn come at once. Any thread."""
+        self._poked.set()
+
+    def halt(self) -> None:
+        """Let ``run`` return after the turn that runs now."""
+        self._halted = True
+        self._poked.set()
+
+    @property
+    def halted(self) -> bool:
+        return self._halted
+
+    def run(self) -> None:
+        while not self._halted:
+            self._poked.clear()
+            wait = self.guarded_turn()
+            if not self._halted:
+                self._poked.wait(wait)
+
+    def guarded_turn(self) -> float:
+        try:
+            return self._turn()
+        except (OSError, UserError) as error:
+            log.error("%s held up: %s", self._name, error)
+        except Exception:
+            log.exception("%s held up by a bug", self._name)
+        return HELD_UP_SECONDS
