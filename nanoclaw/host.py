@@ -18,6 +18,7 @@ from nanoclaw.conditions import Conditions
 from nanoclaw.config.templates import CONFIG_TEMPLATE, GROUP_TEMPLATE
 from nanoclaw.delivery import Delivery
 from nanoclaw.dispatcher import Dispatcher
+from nanoclaw.errors import UserError
 from nanoclaw.files.atomic import BrokenFile, read_json, write_bytes, write_json
 from nanoclaw.files.locks import Locks
 from nanoclaw.files.watch import Watcher
@@ -28,7 +29,8 @@ from nanoclaw.inbox import Inbox
 from nanoclaw.models import Message
 from nanoclaw.paths import Home
 from nanoclaw.runs.launch import Preparation, Runtimes
-from nanoclaw.runs.records import Records, Run
+from nanoclaw.runs.records import Records
+from nanoclaw.runs.runtime import Runtime
 from nanoclaw.worker import House
 from nanoclaw.stores.chats import Chats
 from nanoclaw.stores.cursors import Cursors
@@ -37,10 +39,13 @@ from nanoclaw.stores.outbox import Outbox
 from nanoclaw.stores.sessions import Sessions
 from nanoclaw.stores.settings import Settings
 from nanoclaw.stores.transcripts import Transcripts
+from nanoclaw.turns import Turns
 
 log = logging.getLogger("nanoclaw")
 
 STOP_SECONDS = 4.0
+ORPHAN_SECONDS = 5.0
+PRUNE_SECONDS = 3600.0
 PARALLEL_STARTS = max(2, os.cpu_count() or 2)
 """So many containers start at once: more only makes each slower (FACTS, "Start-up")."""
 
@@ -111,6 +116,7 @@ class Host:
         conditions = Conditions(home, self.settings, runtimes)
         self.dispatcher = Dispatcher(house, preparation, runtimes, conditions, drain, self._follow_engine)
         self._runtimes = runtimes
+        self._pruning = Turns("Pruning", self._prune)
         self._halted = threading.Event()
         self._threads: list[threading.Thread] = []
         self._following: set[str] = set()
@@ -132,12 +138,14 @@ class Host:
         self.inbox.turn(time.time())
         for name, part in (("delivery", self.delivery), ("inbox", self.inbox), ("dispatcher", self.dispatcher)):
             self._thread(name, part.turns.run)
+        self._thread("pruning", self._pruning.run)
+        self._follow_engine()
 
     def stop(self) -> None:
         """End within 5 s. Containers go on; the next host adopts them."""
         self._halted.set()
-        for part in (self.dispatcher, self.inbox, self.delivery):
-            part.turns.halt()
+        for turns in (self.dispatcher.turns, self.inbox.turns, self.delivery.turns, self._pruning):
+            turns.halt()
         workers = self.dispatcher.workers()
         for worker in workers:
             worker.halt()
@@ -199,12 +207,39 @@ class Host:
         self.journal.event("model", run=run_id, **details)
 
     def _follow_engine(self) -> None:
+        """Hear of containers that end, after those were removed that belong to no living run."""
         name = self.settings.config.runtime
-        if name not in self._following:
-            self._following.add(name)
+        if name in self._following:
+            return
+        try:
             runtime = self._runtimes.of(name)
-            ended = self.dispatcher.container_ended
-            self._thread(f"{name} events", lambda: runtime.follow(self._home_id, ended, self._halted))
+        except UserError:
+            return  # not installed: asked again at the first run
+        self._following.add(name)
+
+        def follow() -> None:
+            self._remove_orphans(runtime)
+            runtime.follow(self._home_id, self.dispatcher.container_ended, self._halted)
+
+        self._thread(f"{name} events", follow)
+
+    def _remove_orphans(self, runtime: Runtime) -> None:
+        """An earlier host's containers whose run is judged or gone can answer nobody."""
+        while (names := runtime.names(self._home_id)) is None:
+            if self._halted.wait(ORPHAN_SECONDS):
+                return
+        ours = {worker.run_record.container for worker in self.dispatcher.workers()}
+        for name in names:
+            if name not in ours:
+                log.warning("Removing a container without a run: %s", name)
+                runtime.stop(name, None, 0.0)
+                runtime.clean_up(self.home.logs, name)
+
+    def _prune(self) -> float:
+        removed = self.records.prune(self.settings.config.keep_runs, time.time())
+        if removed:
+            log.info("Removed the records of %d run(s) older than keep_runs", len(removed))
+        return PRUNE_SECONDS
 
     def _thread(self, name: str, work: Callable[[], None]) -> None:
         thread = threading.Thread(target=work, name=name, daemon=True)

@@ -178,7 +178,7 @@ def read_text(path: Path) -> str:
     Never blocks on a FIFO, and reads at most MAX_BYTES.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         raise
     except OSError as error:

@@ -85,6 +85,9 @@ class ProcessRuntime:
         with contextlib.suppress(FileNotFoundError):
             self._children.pop((run_directory / "pid").read_text(), None)
 
+    def names(self, home_id: str) -> list[str] | None:
+        return []
+
     def why_unavailable(self, image_name: str, project: Path) -> tuple[str, UserError] | None:
         try:
             agent_python(log.info)

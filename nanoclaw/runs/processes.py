@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -39,7 +41,7 @@ def run(argv: Sequence[str], timeout: float, pass_fds: Sequence[int] = ()) -> Fi
         out, err = process.communicate(timeout=timeout)
         code: int | None = process.returncode
     except subprocess.TimeoutExpired:
-        process.kill()
+        os.killpg(process.pid, signal.SIGKILL)  # its children, too, hold the pipes
         out, err = process.communicate()
         code = None
     text = [data[-OUTPUT_BYTES:].decode("utf-8", "replace") for data in (out, err)]

@@ -143,6 +143,19 @@ class Records:
         for path in self._directory.glob(".new-*"):
             shutil.rmtree(path, ignore_errors=True)
 
+    def prune(self, keep: float, now: float) -> list[str]:
+        """Remove judged runs whose directory was last touched more than ``keep`` s before Unix time ``now``; returns their ids.
+        By descriptor, without following links: a container wrote into them."""
+        removed = []
+        for run_id in self.ids():
+            try:
+                if now - os.stat(self.path(run_id)).st_mtime > keep and self.load(run_id).status == "judged":
+                    shutil.rmtree(self.path(run_id))
+                    removed.append(run_id)
+            except (OSError, BrokenFile):
+                continue
+        return removed
+
     def _offered(self, run_id: str) -> Iterator[Claim]:
         for path in sorted((self.path(run_id) / "in").glob("[0-9]*.json")):
             value = read_json(path)

@@ -60,6 +60,9 @@ class Runtime(Protocol):
     def clean_up(self, run_directory: Path, name: str) -> None:
         """Keep the output in stdout.log and stderr.log, then remove the container."""
 
+    def names(self, home_id: str) -> list[str] | None:
+        """All containers of a home, running or not; None while the engine does not answer."""
+
     def why_unavailable(self, image_name: str, project: Path) -> tuple[str, UserError] | None:
         """``("engine" | "image", what is wrong and its cure)``, None when a run can be started."""
 
@@ -134,6 +137,13 @@ class CommandRuntime:
             if path.stat().st_size > LOG_BYTES:
                 os.truncate(path, LOG_BYTES)
         processes.run([self.cli, self._remove, name], COMMAND_SECONDS)
+
+    def names(self, home_id: str) -> list[str] | None:
+        if self.name == "container":
+            return []  # its list knows no labels
+        wanted = ["--filter", f"label=nanoclaw.home={home_id}", "--format", "{{.Names}}"]
+        done = processes.run([self.cli, "ps", "-a", *wanted], COMMAND_SECONDS)
+        return done.stdout.split() if done.code == 0 else None
 
     def why_unavailable(self, image_name: str, project: Path) -> tuple[str, UserError] | None:
         problem = engine_check.why_unavailable(self.cli)
