@@ -21,6 +21,7 @@ log = logging.getLogger("nanoclaw")
 PROBE_SECONDS = 5.0
 PROBED = ("no_credential", "disk", "engine", "image")
 """Causes that are looked for before each start: when nothing is found, they are over."""
+LONGEST_HOLD = 300.0
 DISK_FLOOR = 50_000_000
 """With less free space than this (bytes) no run starts."""
 
@@ -37,6 +38,7 @@ class Conditions:
         self._next_probe = 0.0
         self._held_until = 0.0
         self._refused_environment: Environment | None = None
+        self._faults = 0
 
     def hold(self, verdict: Verdict, now: float) -> None:
         """A run ended by the environment's fault at monotonic time ``now``: nothing starts until the cause is gone."""
@@ -45,7 +47,13 @@ class Conditions:
             self._refused_environment = self._settings.environment
         if verdict.cause in ("engine", "image"):
             self._probed = None
-        self._held_until = now + verdict.hold
+        # What the probe does not see must not start a run every few seconds for ever.
+        self._held_until = now + min(verdict.hold + PROBE_SECONDS * 2 ** min(self._faults, 6), LONGEST_HOLD)
+        self._faults += 1
+
+    def worked(self) -> None:
+        """A run went well."""
+        self._faults = 0
 
     def why_not(self, now: float) -> Verdict | None:
         """What holds back every run at monotonic time ``now``; None: go."""
@@ -66,7 +74,7 @@ class Conditions:
 
     def poke(self) -> None:
         """A file changed: look again at once."""
-        self._next_probe = 0.0
+        self._next_probe = self._held_until = 0.0
 
     def _hold(self, verdict: Verdict, detail: str, now: float) -> None:
         if self._held is None or self._held[0] != verdict:

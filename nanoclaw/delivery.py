@@ -39,6 +39,7 @@ class Delivery:
         self._channels = channels
         self._journal = journal
         self._assistant_name = assistant_name
+        self._no_channel: set[str] = set()
         self._tries: dict[str, tuple[int, float]] = {}
         self.turns = Turns("Delivery", lambda: self.turn(time.monotonic()))
 
@@ -52,6 +53,7 @@ class Delivery:
                 not_before = self._tries.get(reply.id, (0, 0.0))[1]
                 channel = next((c for p, c in self._channels.items() if reply.jid.startswith(p)), None)
                 if channel is None:
+                    self._warn_once(reply)
                     continue
                 if now < not_before:
                     due = min(due, not_before)
@@ -76,6 +78,11 @@ class Delivery:
         self._journal.event("delivered", reply=reply.id, folder=reply.folder, run=reply.run)
         log.info("Delivered group=%s reply=%s", reply.folder, reply.id)
         return True
+
+    def _warn_once(self, reply: Reply) -> None:
+        if reply.jid not in self._no_channel:
+            self._no_channel.add(reply.jid)
+            log.error("No channel serves %s: replies wait in the outbox group=%s", reply.jid, reply.folder)
 
     def _failed(self, reply: Reply, error: SendFailed, now: float) -> bool:
         tries = self._tries.get(reply.id, (0, 0.0))[0]

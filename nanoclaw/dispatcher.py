@@ -89,27 +89,34 @@ class Dispatcher:
         with self._guard:
             return list(self._workers.values())
 
-    def over(self, worker: Worker, verdict: Verdict, used_up: bool) -> None:
+    def tell(self, run: Run, verdict: Verdict, used_up: bool) -> None:
+        """Say in the chat what its people must know of a run's end. Before it is judged: told twice is told once."""
+        if verdict.chat and not verdict.ok and self._house.handover.say_once(run.folder, verdict.cause):
+            self.say(run.folder, run.jid, verdict.cause, verdict.chat, run.id)
+        if any(claim.broken for claim in run.claims):
+            self.say(run.folder, run.jid, "broken-off", "My answer broke off before it was complete.", run.id)
+        if used_up:
+            text = "I could not answer after several tries. Your messages are kept; write again to try once more."
+            self.say(run.folder, run.jid, "kept", text, run.id)
+
+    def over(self, worker: Worker, verdict: Verdict) -> None:
         """A run is judged: its slot is free."""
         run = worker.run_record
         if verdict.retry == "wait":
             self._conditions.hold(verdict, time.monotonic())
-        if verdict.chat and not verdict.ok and self._house.handover.say_once(run.folder, verdict.cause):
-            self.say(run.folder, run.jid, verdict.cause, verdict.chat)
-        if any(claim.broken for claim in run.claims):
-            self.say(run.folder, run.jid, "broken-off", "My answer broke off before it was complete.")
-        if used_up:
-            text = "I could not answer after several tries. Your messages are kept; write again to try once more."
-            self.say(run.folder, run.jid, "kept", text)
+        elif verdict.ok:
+            self._conditions.worked()
         with self._guard:
             self._workers.pop(run.id, None)
             self._news.add(run.folder)
         self.turns.poke()
 
-    def say(self, folder: str, jid: str, cause: str, text: str) -> None:
-        """A line of the host itself in a chat. Its id starts with ``notice-``."""
+    def say(self, folder: str, jid: str, cause: str, text: str, run: str | None = None) -> None:
+        """A line of the host itself in a chat. Its id starts with ``notice-``; of one run, each cause is said once."""
         now = datetime.now(UTC)
-        notice = f"notice-{folder}-{now.strftime('%Y%m%d-%H%M%S-%f')}-{cause}"
+        notice = f"notice-{run or folder + now.strftime('-%Y%m%d-%H%M%S-%f')}-{cause}"
+        if self._house.transcripts.contains(jid, notice):
+            return
         created = now.isoformat(timespec="milliseconds").replace("+00:00", "Z")
         self._house.outbox.put(notice, jid, folder, text, created)
         self._house.journal.event("notice", folder=folder, cause=cause)

@@ -40,10 +40,10 @@ class Handover:
         """A group's cursor; a missing one is recovered from the assistant's own last message in the chat (SPEC 3)."""
         with self._locks.hold("cursor", group.folder):
             cursor = self._cursors.get(group.folder)
-            if cursor is None:
+            if cursor is None or cursor.jid not in (None, group.jid):
                 own = self._transcripts.last_where_run(group.jid)
                 place = Position(own.seq) if own else Position()
-                cursor = Cursor(place=place, done=place.seq)
+                cursor = Cursor(jid=group.jid, place=place, done=place.seq, judged=cursor.judged if cursor else None)
                 self._cursors.put(group.folder, cursor)
                 if own:
                     log.warning("Cursor recovered from the last answer group=%s handed=%d", group.folder, own.seq)
@@ -77,17 +77,18 @@ class Handover:
         if not run.claims:
             return
         with self._locks.hold("cursor", folder):
-            cursor = self._cursors.get(folder) or Cursor()
+            cursor = self._cursors.get(folder) or Cursor(jid=run.jid)
             place = run.claims[-1].place
-            if place.seq > cursor.handed and cursor.judged != run.id:
+            if place.seq > cursor.handed and cursor.judged != run.id and cursor.jid in (None, run.jid):
                 self._cursors.put(folder, cursor.at(place))
 
     def answered(self, run: Run) -> None:
         """A result was accepted: what it finished is done, and what went wrong before is over."""
         done = run.done_through
         with self._locks.hold("cursor", run.folder):
-            cursor = self._cursors.get(run.folder) or Cursor()
-            self._cursors.update(run.folder, done=max(cursor.done, done or 0), retry=None, said=None)
+            cursor = self._cursors.get(run.folder) or Cursor(jid=run.jid)
+            if cursor.jid in (None, run.jid):
+                self._cursors.update(run.folder, done=max(cursor.done, done or 0), retry=None, said=None)
 
     def say_once(self, folder: str, cause: str) -> bool:
         """True the first time in an episode that a cause is to be said in a chat; durable before it is said."""
@@ -110,8 +111,8 @@ class Handover:
         True when the retries are used up by this."""
         with self._locks.hold("cursor", run.folder):
             cursor = self._cursors.get(run.folder) or Cursor()
-            if cursor.judged == run.id:
-                return False
+            if cursor.judged == run.id or cursor.jid not in (None, run.jid):
+                return False  # counted already, or the group stands for another chat now
             cursor = replace(cursor, judged=run.id, note=BROKEN_OFF if settlement.broken else cursor.note)
             if settlement.back_to is None:
                 self._cursors.put(run.folder, replace(cursor, done=cursor.handed, retry=None))

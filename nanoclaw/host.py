@@ -108,7 +108,8 @@ class Host:
             watcher=self._watcher,
             start_slots=threading.Semaphore(PARALLEL_STARTS),
             changed=lambda worker: self.dispatcher.turns.poke(),
-            over=lambda worker, verdict, used_up: self.dispatcher.over(worker, verdict, used_up),
+            tell=lambda run, verdict, used_up: self.dispatcher.tell(run, verdict, used_up),
+            over=lambda worker, verdict: self.dispatcher.over(worker, verdict),
             delivery=self.delivery.turns.poke,
             settings_read=self.inbox.turns.poke,
         )
@@ -149,9 +150,9 @@ class Host:
         workers = self.dispatcher.workers()
         for worker in workers:
             worker.halt()
+        deadline = time.monotonic() + STOP_SECONDS
         for thread in [*self._threads, *workers]:
-            if thread.is_alive():
-                thread.join(STOP_SECONDS / max(1, len(self._threads)))
+            thread.join(max(0.0, deadline - time.monotonic()))
         for channel in self.channels.values():
             channel.stop()
         self._watcher.stop()

@@ -7,6 +7,7 @@ called again. Whatever pokes the worker (a file, the engine, the dispatcher) onl
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -39,13 +40,16 @@ log = logging.getLogger("nanoclaw")
 LOOK_EVERY = 10.0
 TOUCH_EVERY = 60.0
 STOP_GRACE = 10.0
+CLOSE_GRACE = 20.0
+"""An idle agent that was told to close is stopped after this."""
 CLOSE_MARGIN = 30.0
 """The hard timeout is at least so much above the idle one (SPEC 4)."""
 
 
 @dataclass(frozen=True)
 class House:
-    """What a worker works with. ``changed(worker)``: it became idle or busy; ``over(worker, verdict, used_up)``: it is judged.
+    """What a worker works with. ``changed(worker)``: it became idle or busy; ``tell(run, verdict, used_up)``: the chat
+    must know of it; ``over(worker, verdict)``: it is judged.
     ``delivery``: the outbox has news; ``settings_read``: groups or settings may be different now."""
 
     records: Records
@@ -59,7 +63,8 @@ class House:
     watcher: Watcher
     start_slots: threading.Semaphore
     changed: Callable[[Worker], None]
-    over: Callable[[Worker, Verdict, bool], None]
+    tell: Callable[[Run, Verdict, bool], None]
+    over: Callable[[Worker, Verdict], None]
     delivery: Callable[[], None]
     settings_read: Callable[[], None]
 
@@ -81,6 +86,7 @@ class Worker(threading.Thread):
         self.close_wanted = False
         self._look_now = False
         self._last_output = time.monotonic()
+        self._gone_by = math.inf
         self._next_look = 0.0
         self._next_touch = 0.0
         self._verdict: Verdict | None = None
@@ -151,8 +157,10 @@ class Worker(threading.Thread):
         """Adoption: a command of an earlier host may still be about to start the container."""
         while is_starting(self._directory) and not self._turns.halted:
             self._pause.wait(0.05)
-        if self.run_record.claims and self.run_record.done_through == self.run_record.claims[-1].place.seq:
+        run = self.run_record
+        if all(claim.state == "finished" for claim in run.claims):
             self.idle_since = time.monotonic()
+        self._keep_session()
 
     # -- events --------------------------------------------------------------------------------------------------
 
@@ -167,8 +175,12 @@ class Worker(threading.Thread):
             self._house.records.save(run)
         if answered:
             self._house.handover.answered(run)
-            if run.new_session and run.kind == "message":
-                self._house.sessions.put(run.folder, Session(run.new_session, run.new_anchor))
+            self._keep_session()
+
+    def _keep_session(self) -> None:
+        run = self.run_record
+        if run.new_session and run.kind == "message":
+            self._house.sessions.put(run.folder, Session(run.new_session, run.new_anchor))
 
     def _take(self, event: Event, now: float) -> bool:
         """Apply one event; True if the record must be saved."""
@@ -232,6 +244,7 @@ class Worker(threading.Thread):
             self.close_wanted = True
         if self.close_wanted and not self.closing:
             self.closing = True
+            self._gone_by = now + CLOSE_GRACE if self.idle_since is not None else math.inf
             mailbox.write_close(self._directory)
             log.info("Closing container group=%s run=%s", self.folder, self.run_record.id)
         if group is None or self.closing or self.run_record.error is not None:
@@ -256,7 +269,7 @@ class Worker(threading.Thread):
         group, config, run = self._group(), self._house.settings.config, self.run_record
         idle_timeout = config.idle_timeout
         timeout = group.timeout or config.timeout if group else run.timeout
-        hard = self._last_output + max(timeout, idle_timeout + CLOSE_MARGIN)
+        hard = min(self._gone_by, self._last_output + max(timeout, idle_timeout + CLOSE_MARGIN))
         if now >= hard and not run.timed_out:
             log.warning("Container timeout group=%s run=%s: timed out, stopping", run.folder, run.id)
             run.timed_out = True
@@ -307,13 +320,14 @@ class Worker(threading.Thread):
         if verdict.clears_session:
             log.warning("Stale session detected — clearing for next retry group=%s", run.folder)
             house.sessions.clear(run.folder)
+        house.tell(run, verdict, used_up)
         run.outcome, run.status = verdict.cause, "judged"
         house.records.save(run)
         log.info("Run over group=%s run=%s verdict=%s exit=%s", run.folder, run.id, verdict.cause, run.exit_code)
         house.journal.event("judged", run=run.id, folder=run.folder, verdict=verdict.cause, exit=run.exit_code)
         self._verdict = verdict
         self._turns.halt()
-        house.over(self, verdict, used_up)
+        house.over(self, verdict)
 
     def _ending(self, start_error: StartFailed | None, never_started: bool) -> Ending:
         run = self.run_record

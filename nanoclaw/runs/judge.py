@@ -20,7 +20,8 @@ _IMAGE = re.compile(
 )
 _ENGINE = re.compile(
     r"cannot connect to the docker daemon|is the docker daemon running|connection refused|error during connect|"
-    r"permission denied while trying to connect|cannot connect to podman|did not answer|no such file or directory$",
+    r"permission denied while trying to connect|failed to connect to the docker api|dial unix|cannot connect to podman|"
+    r"did not answer",
     re.IGNORECASE,
 )
 _DISK = re.compile(r"no space left on device|disk quota exceeded", re.IGNORECASE)

@@ -28,10 +28,11 @@ class Retry:
 
 @dataclass(frozen=True)
 class Cursor:
-    """``place`` is where ``handed`` ends in the transcript (a hint). ``judged``: the last run whose end was counted here. ``said``: the
+    """``jid``: the chat whose seqs these are. ``place`` is where ``handed`` ends in the transcript (a hint). ``judged``: the last run whose end was counted here. ``said``: the
     cause that the chat was told of and that still holds. ``note``: what the next prompt must mention.
     ``skipped``: lines behind ``handed`` up to ``skipped_place`` that woke nobody and are beyond the context that a prompt shows."""
 
+    jid: str | None = None
     place: Position = Position()
     done: int = 0
     finished: tuple[tuple[int, int], ...] = ()
@@ -109,6 +110,7 @@ def _from_json(file: JsonFile, value: dict[str, Any]) -> Cursor:
         retry = value.get("retry")
         agrees = place.seq == handed
         return Cursor(
+            jid=value.get("jid"),
             place=place if agrees else Position(handed),
             done=done,
             finished=tuple((int(a), int(b)) for a, b in value.get("finished", ())),
