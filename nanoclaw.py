@@ -2,7 +2,7 @@
 """The launcher: ``python3 nanoclaw.py COMMAND``, from any directory, whatever Python is active.
 
 It finds a Python of 3.11 or newer, has ``nanoclaw/environment.py`` make ``.venv`` beside this file, and becomes that
-environment's Python, which runs ``nanoclaw.cli.main``. ``test`` runs the test suite in ``.venv-test`` instead.
+environment's Python, which runs ``nanoclaw.cli.main``. ``test`` and ``bench`` run in ``.venv-test`` instead.
 Old Pythons must be able to read this file, or nobody learns what to install: no annotations, no f-strings, and
 nothing of the package is imported before 3.11 is certain.
 """
@@ -99,7 +99,7 @@ def start(arguments):
     """Make sure of the environment, and run the command in it."""
     from nanoclaw import environment
 
-    testing = arguments[:1] == ["test"]
+    testing = arguments[:1] in (["test"], ["bench"])
     directory = os.path.join(PROJECT, ".venv-test" if testing else ".venv")
     extras = ("test", "agent") if testing else ()
     os.environ.pop("NANOCLAW_ENVIRONMENT_PROBLEM", None)
@@ -120,7 +120,8 @@ def start(arguments):
         inside = True
     if testing:
         os.chdir(PROJECT)
-        become(environment.python_of(directory), ["-m", "pytest"] + arguments[1:])
+        module = "pytest" if arguments[0] == "test" else "tests.bench"
+        become(environment.python_of(directory), ["-m", module] + arguments[1:])
     if not inside:
         become(environment.python_of(directory), [THIS] + arguments)
     from nanoclaw.cli import main as command_line

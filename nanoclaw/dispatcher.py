@@ -14,14 +14,14 @@ from datetime import UTC, datetime
 
 from nanoclaw.conditions import PROBED, Conditions
 from nanoclaw.files.atomic import SETTLE_SECONDS, BrokenFile
-from nanoclaw.handover import Handover
+from nanoclaw.house import House
 from nanoclaw.models import Group
 from nanoclaw.pending import Batch
 from nanoclaw.queue import Running, Waiting, plan
 from nanoclaw.runs.judge import Verdict
 from nanoclaw.runs.launch import Preparation, Runtimes, Start, new_claim
 from nanoclaw.runs.records import Run
-from nanoclaw.worker import House, Worker
+from nanoclaw.worker import Worker
 from nanoclaw.stores.cursors import Cursor
 from nanoclaw.stores.journal import set_level
 from nanoclaw.turns import Turns
@@ -99,9 +99,8 @@ class Dispatcher:
             text = "I could not answer after several tries. Your messages are kept; write again to try once more."
             self.say(run.folder, run.jid, "kept", text, run.id)
 
-    def over(self, worker: Worker, verdict: Verdict) -> None:
+    def over(self, run: Run, verdict: Verdict) -> None:
         """A run is judged: its slot is free."""
-        run = worker.run_record
         if verdict.retry == "wait":
             self._conditions.hold(verdict, time.monotonic())
         elif verdict.ok:

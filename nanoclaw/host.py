@@ -25,13 +25,13 @@ from nanoclaw.files.watch import Watcher
 from nanoclaw.gateway.gateway import Gateway
 from nanoclaw.gateway.offline import OfflineModel
 from nanoclaw.handover import Handover
+from nanoclaw.house import House
 from nanoclaw.inbox import Inbox
 from nanoclaw.models import Message
 from nanoclaw.paths import Home
 from nanoclaw.runs.launch import Preparation, Runtimes
 from nanoclaw.runs.records import Records
 from nanoclaw.runs.runtime import Runtime
-from nanoclaw.worker import House
 from nanoclaw.stores.chats import Chats
 from nanoclaw.stores.cursors import Cursors
 from nanoclaw.stores.journal import Journal, start_log, stop_log
@@ -107,9 +107,9 @@ class Host:
             gateway=self._gateway,
             watcher=self._watcher,
             start_slots=threading.Semaphore(PARALLEL_STARTS),
-            changed=lambda worker: self.dispatcher.turns.poke(),
+            changed=lambda: self.dispatcher.turns.poke(),
             tell=lambda run, verdict, used_up: self.dispatcher.tell(run, verdict, used_up),
-            over=lambda worker, verdict: self.dispatcher.over(worker, verdict),
+            over=lambda run, verdict: self.dispatcher.over(run, verdict),
             delivery=self.delivery.turns.poke,
             settings_read=self.inbox.turns.poke,
         )

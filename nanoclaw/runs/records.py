@@ -73,6 +73,11 @@ class Run:
     cost_usd: float | None = None
 
     @property
+    def is_answered(self) -> bool:
+        """Is every prompt finished?"""
+        return all(claim.state == "finished" for claim in self.claims)
+
+    @property
     def done_through(self) -> int | None:
         """The seq through which everything of this run is finished; None while it has no claim."""
         for claim in self.claims:

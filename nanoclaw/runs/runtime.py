@@ -29,9 +29,9 @@ RECONNECT_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Look:
-    """What the engine says of a container. ``exit_code`` only of one that exited, and then None where nobody knows it."""
+    """What the engine says of a container (``created``: it was never started). ``exit_code`` only of one that exited, and then None where nobody knows it."""
 
-    state: Literal["running", "exited", "absent", "unknown"]
+    state: Literal["running", "exited", "created", "absent", "unknown"]
     exit_code: int | None = None
     oom: bool = False
 
@@ -220,13 +220,9 @@ def read_state(inspected: dict[str, Any]) -> Look:
     """The state in what ``inspect`` prints, of docker and podman (``State``) or of Apple's container (``status``)."""
     state = inspected.get("State")
     if isinstance(state, dict):
-        if state.get("Running") or state.get("Status") in (
-            "created",
-            "configured",
-            "initialized",
-            "restarting",
-            "paused",
-        ):
+        if state.get("Running") or state.get("Status") in ("restarting", "paused"):
             return Look("running")
+        if state.get("Status") in ("created", "configured", "initialized"):
+            return Look("created")
         return Look("exited", int(state.get("ExitCode", 0)), bool(state.get("OOMKilled")))
     return Look("running") if inspected.get("status") == "running" else Look("exited")

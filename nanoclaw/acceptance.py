@@ -1,0 +1,85 @@
+"""Taking what a runner wrote: each event once, its reply into the outbox before the record says that it was taken (ARCHITECTURE 7)."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+from nanoclaw import router
+from nanoclaw.house import House, utc_now
+from nanoclaw.runs import claims, mailbox
+from nanoclaw.runs.mailbox import Event
+from nanoclaw.runs.records import Run
+from nanoclaw.stores.sessions import Session
+
+log = logging.getLogger("nanoclaw")
+
+
+@dataclass
+class Taken:
+    """What the events taken in one go mean for the run's deadlines. ``idle`` None: no event said."""
+
+    output: bool = False
+    idle: bool | None = None
+    ended: bool = False
+    save: bool = False
+
+
+def take(house: House, run: Run) -> Taken:
+    """Take all events that are there, in order; on return they are on disk as what they became."""
+    taken = Taken()
+    directory = house.records.path(run.id)
+    while (event := mailbox.next_event(directory, run.accepted_through + 1)) is not None:
+        _apply(house, run, event, taken)
+        run.accepted_through = event.n
+    if taken.save:
+        house.records.save(run)
+    if taken.output:
+        house.handover.answered(run)
+        keep_session(house, run)
+    return taken
+
+
+def keep_session(house: House, run: Run) -> None:
+    """The session of the last good result is the one to resume."""
+    if run.new_session and run.kind == "message":
+        house.sessions.put(run.folder, Session(run.new_session, run.new_anchor))
+
+
+def _apply(house: House, run: Run, event: Event, taken: Taken) -> None:
+    taken.save = taken.save or event.type not in ("ready", "state")
+    match event.type:
+        case "consumed":
+            claims.consume(run.claims, event.uuids)
+            taken.idle = False
+        case "result":
+            taken.output = True
+            _result(house, run, event)
+        case "state":
+            taken.idle = event.state == "idle" and run.is_answered
+        case "error":
+            run.error = {"reason": event.reason, "status": event.status, "text": event.text[:4000]}
+        case "ended":
+            run.why_ended = event.why[:40]
+            taken.ended = True
+        case "refused":
+            log.warning("Output refused run=%s n=%d: %s", run.id, event.n, event.text)
+
+
+def _result(house: House, run: Run, event: Event) -> None:
+    text = router.visible(event.text)
+    reply_id = f"{run.id}-{event.n:06d}"
+    if text and not house.transcripts.contains(run.jid, reply_id):
+        house.outbox.put(reply_id, run.jid, run.folder, text, utc_now(), run.id)
+        house.delivery()
+    if text:
+        run.replies += 1
+        if not event.uuids:
+            claims.note_output(run.claims)
+    claims.finish(run.claims, event.uuids)
+    run.new_session = event.session or run.new_session
+    run.new_anchor = event.anchor if event.session else run.new_anchor
+    if event.usage is not None:
+        run.usage.append({"n": event.n, **{k: v for k, v in event.usage.items() if isinstance(v, int | float | str)}})
+    run.cost_usd = event.cost_usd if event.cost_usd is not None else run.cost_usd
+    house.journal.event("answered", run=run.id, folder=run.folder, n=event.n, characters=len(text))

@@ -1,0 +1,56 @@
+"""The end of a run: record how it ended, judge it once, take back what it left without an answer, remove its container.
+
+Each step may be the last before a crash; the next start finds the run unjudged and comes through here again, to the same effect.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from nanoclaw.house import House, utc_now
+from nanoclaw.runs import claims
+from nanoclaw.runs.judge import Ending, Verdict, judge
+from nanoclaw.runs.records import Run
+from nanoclaw.runs.runtime import Look, Runtime, StartFailed
+
+log = logging.getLogger("nanoclaw")
+
+
+def conclude(house: House, run: Run, runtime: Runtime, look: Look, start_error: StartFailed | None = None) -> Verdict:
+    """``look``: what the engine said last, all events being taken; ``start_error``: why there never was a container."""
+    never_started = run.status == "prepared" and look.state in ("absent", "created") and start_error is None
+    if run.status != "ended":
+        run.status, run.ended, run.exit_code, run.oom = "ended", utc_now(), look.exit_code, look.oom
+        run.detail = start_error.text if start_error else None
+        house.records.save(run)
+    if look.state != "absent":
+        runtime.clean_up(house.records.path(run.id), run.container)
+    verdict = judge(_ending(run, start_error, never_started))
+    settlement = claims.settle(run.claims)
+    used_up = house.handover.settle(run, verdict, settlement, time.time())
+    if verdict.clears_session:
+        log.warning("Stale session detected — clearing for next retry group=%s", run.folder)
+        house.sessions.clear(run.folder)
+    house.tell(run, verdict, used_up)
+    run.outcome, run.status = verdict.cause, "judged"
+    house.records.save(run)
+    log.info("Run over group=%s run=%s verdict=%s exit=%s", run.folder, run.id, verdict.cause, run.exit_code)
+    house.journal.event("judged", run=run.id, folder=run.folder, verdict=verdict.cause, exit=run.exit_code)
+    return verdict
+
+
+def _ending(run: Run, start_error: StartFailed | None, never_started: bool) -> Ending:
+    error = run.error or {}
+    return Ending(
+        exit_code=run.exit_code,
+        oom=run.oom,
+        start_error=start_error.text if start_error else None,
+        never_started=never_started,
+        reason=error.get("reason"),
+        status=error.get("status"),
+        text=error.get("text", ""),
+        timed_out=run.timed_out,
+        replied=run.replies > 0 or run.is_answered,
+        why_ended=run.why_ended,
+    )

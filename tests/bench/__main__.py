@@ -1,0 +1,43 @@
+"""``python3 nanoclaw.py bench [NAME…]``: measure, print one table, exit 0 when every target is met, else 1.
+
+Speed is asserted nowhere in the test suite: a busy machine is not a bug. Medians, interleaved with the baseline where there is one;
+on a machine that does something else meanwhile, believe the ratios more than the times.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from tests.bench import burst, idle, latency, startup, storage
+from tests.bench.figures import Figure, say, table
+
+BENCHES = {
+    "cold": latency.cold,
+    "follow-up": latency.follow_ups,
+    "idle": idle.idle,
+    "durable": storage.durable,
+    "news": storage.news,
+    "burst": burst.burst,
+    "startup": startup.startup,
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="nanoclaw.py bench", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(BENCHES)} [all]")
+    names = parser.parse_args().names
+    if unknown := [name for name in names if name not in BENCHES]:
+        parser.error(f"unknown: {', '.join(unknown)}; there are {', '.join(BENCHES)}")
+    figures: list[Figure] = []
+    for name in names or BENCHES:
+        say(f"-- {name}")
+        figures += BENCHES[name]()
+    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the end\n")
+    print(table(figures))
+    return 0 if all(figure.met for figure in figures) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,184 @@
+"""A host as a person runs it (``nanoclaw.py run``, a process of its own), on a throw-away home, with the scripted model.
+
+The model lives in the bench's process, so that its work is not the host's. The host finds a ``docker`` first on its PATH
+that notes the time of each ``docker run`` and becomes the real one; the bare runs of ``bare.py`` go through it, too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, Self
+
+from nanoclaw.paths import PROJECT, Home
+from tests.bench.figures import until
+from tests.support.scripted_model import ScriptedModel
+
+WRAPPER = """#!/bin/bash
+[ "$1" = run ] && printf '%s\\n' "$EPOCHREALTIME" >> {stamps}
+exec {docker} "$@"
+"""
+DEADLINE = 120.0
+
+
+class Events:
+    """The numbered events of a run's out/, in order, each as soon as it is there."""
+
+    def __init__(self, out: Path) -> None:
+        self._out = out
+        self._next = 1
+        self.last: dict[str, Any] = {}
+
+    def next(self) -> dict[str, Any] | None:
+        """The next event, None while it is not there."""
+        try:
+            data = (self._out / f"{self._next:06d}.json").read_bytes()
+        except FileNotFoundError:
+            return None
+        self._next += 1
+        self.last = json.loads(data)
+        return self.last
+
+    def wait(self, kind: str, **fields: Any) -> float:
+        """Pass over events up to one of ``kind`` with these ``fields``; returns the Unix time at which it was seen."""
+
+        def look() -> float | None:
+            while (event := self.next()) is not None:
+                if event["type"] == "error":
+                    raise RuntimeError(f"the run failed: {event}")
+                if event["type"] == kind and all(event.get(key) == value for key, value in fields.items()):
+                    return time.time()
+            return None
+
+        return until(look, DEADLINE, f"{kind} in {self._out}")
+
+
+class Household:
+    """``groups`` groups ``g00``, ``g01``, … without a trigger. Times are Unix times in s."""
+
+    def __init__(self, groups: int) -> None:
+        docker = shutil.which("docker")
+        if docker is None:
+            raise SystemExit("bench: there is no docker on this machine")
+        self.root = Path(tempfile.mkdtemp(prefix="nc-bench-", dir="/tmp")).resolve()
+        self.home = Home(self.root / "home", self.root / "config")
+        self.folders = [f"g{number:02d}" for number in range(groups)]
+        self.model = ScriptedModel()
+        self._drafts = self.root / "drafts"
+        self._stamps = self.root / "docker-run"
+        self.docker = self.root / "bin" / "docker"
+        for directory in (self.home.group_files, self.home.groups, self._drafts, self.docker.parent):
+            directory.mkdir(parents=True)
+        self._stamps.touch()
+        self.docker.write_text(WRAPPER.format(stamps=self._stamps, docker=os.path.abspath(docker)))
+        self.docker.chmod(0o755)
+        self.pid = 0
+
+    def __enter__(self) -> Self:
+        self.model.__enter__()
+        self.home.config_file.write_text('timezone = "UTC"\n')
+        for folder in self.folders:
+            text = f'jid = "local:{folder}"\nname = "{folder}"\nrequires_trigger = false\n'
+            self.home.group_file(folder).write_text(text)
+        self.home.env_file.write_text(f"ANTHROPIC_API_KEY=sk-ant-api03-bench\nANTHROPIC_BASE_URL={self.model.url}\n")
+        self.home.env_file.chmod(0o600)
+        try:
+            self._start()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def _start(self) -> None:
+        path = f"{self.docker.parent}{os.pathsep}{os.environ['PATH']}"
+        homes = {"NANOCLAW_HOME": str(self.home.root), "NANOCLAW_CONFIG_DIR": str(self.home.user_config)}
+        with open(self.root / "host.log", "wb") as log:
+            process = subprocess.Popen(
+                [sys.executable, str(PROJECT / "nanoclaw.py"), "run"],
+                env=os.environ | homes | {"PATH": path},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self._process = process
+        self.pid = process.pid
+
+        def started() -> bool | None:
+            if process.poll() is not None:
+                raise RuntimeError(f"the host ended: {(self.root / 'host.log').read_text()[-2000:]}")
+            log = self.home.logs / "nanoclaw.log"
+            return True if log.exists() and "Host started" in log.read_text() else None
+
+        until(started, DEADLINE, "the host's start", pause=0.02)
+
+    def __exit__(self, *_: object) -> None:
+        if self.pid:
+            self._process.send_signal(signal.SIGTERM)
+            try:
+                self._process.wait(10)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+        self.model.close()
+        identity = self.home.state / "home.json"
+        if identity.exists():
+            label = f"label=nanoclaw.home={json.loads(identity.read_bytes())['id']}"
+            found = subprocess.run([self.docker, "ps", "-aq", "--filter", label], capture_output=True, text=True)
+            if found.stdout.split():
+                subprocess.run([self.docker, "rm", "-f", *found.stdout.split()], capture_output=True)
+        shutil.rmtree(self.root, ignore_errors=True)
+
+    # -- a message in, an answer out -------------------------------------------------------------------------------
+
+    def drop(self, folder: str, text: str) -> float:
+        """Put a message into a group's inbox by a rename from outside; the time just before it."""
+        name = f"{time.time_ns()}.txt"
+        draft = self._drafts / name
+        draft.write_text(text)
+        target = self.home.inbox / folder / name
+        now = time.time()
+        os.rename(draft, target)
+        return now
+
+    def delivered_bytes(self, folder: str) -> int:
+        """How much the local channel's far side has of a chat."""
+        try:
+            return (self.home.local / f"{folder}.jsonl").stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def delivered(self, folder: str) -> list[dict[str, Any]]:
+        """What the local channel's far side has of a chat."""
+        try:
+            return [json.loads(line) for line in (self.home.local / f"{folder}.jsonl").read_bytes().splitlines()]
+        except FileNotFoundError:
+            return []
+
+    def await_delivery(self, folder: str, before: int) -> float:
+        """The time at which more than ``before`` bytes of answers are delivered."""
+        look = lambda: time.time() if self.delivered_bytes(folder) > before else None  # noqa: E731
+        return until(look, DEADLINE, f"an answer in {folder}")
+
+    def docker_runs(self) -> list[float]:
+        """The times at which `docker run` was issued."""
+        return [float(line) for line in self._stamps.read_text().split()]
+
+    # -- runs ------------------------------------------------------------------------------------------------------
+
+    def runs(self, folder: str) -> list[Path]:
+        """The directories of a group's runs, the oldest first."""
+        return sorted(self.home.runs.glob(f"{folder}-*"))
+
+    def close(self, folder: str) -> None:
+        """End a group's idle container, and return when its run is judged."""
+        run = self.runs(folder)[-1]
+        (run / "in" / "_close").touch()
+        judged = lambda: True if json.loads((run / "run.json").read_bytes())["status"] == "judged" else None  # noqa: E731
+        until(judged, DEADLINE, f"{run.name} judged", pause=0.01)
