@@ -18,7 +18,7 @@ from nanoclaw.house import House
 from nanoclaw.models import Group
 from nanoclaw.pending import Batch
 from nanoclaw.queue import Running, Waiting, plan
-from nanoclaw.runs.judge import Verdict
+from nanoclaw.runs.judge import RETRY_SECONDS, Verdict
 from nanoclaw.runs.launch import Preparation, Runtimes, Start, new_claim
 from nanoclaw.runs.records import Run
 from nanoclaw.worker import Worker
@@ -185,8 +185,10 @@ class Dispatcher:
             else:
                 arrival = self._waiting.get(folder, (next(self._arrivals), 0.0))[0]
                 self._waiting[folder] = (arrival, until)
-        ready = [Waiting(f, arrival) for f, (arrival, until) in self._waiting.items() if until <= wall]
-        later = [until - wall for _, until in self._waiting.values() if until > wall]
+        # A clock that was set back must not make a retry wait for hours.
+        due = {f: until if until <= wall + RETRY_SECONDS[-1] else 0.0 for f, (_, until) in self._waiting.items()}
+        ready = [Waiting(f, arrival) for f, (arrival, _) in self._waiting.items() if due[f] <= wall]
+        later = [until - wall for until in due.values() if until > wall]
         return ready, min(later, default=RESCAN_SECONDS)
 
     def _waits_until(self, group: Group | None) -> float | None:

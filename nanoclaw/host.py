@@ -132,9 +132,8 @@ class Host:
             log.info("Connected channel=%s", channel.prefix.rstrip(":"))
         self._adopt()
         self._watcher.add(self.home.inbox, lambda path: self.inbox.turns.poke(), recursive=True)
-        for path in (self.home.state, self.home.group_files):
-            self._watcher.add(path, self._settings_touched)
-        self._watcher.add(self.home.root, self._settings_touched)
+        for path in (self.home.root, self.home.state, self.home.group_files):
+            self._watcher.add(path, self._settings_touched, deletions=True)
         log.info("Host started pid=%d groupCount=%d", os.getpid(), len(self.settings.groups))
         self.inbox.turn(time.time())
         for name, part in (("delivery", self.delivery), ("inbox", self.inbox), ("dispatcher", self.dispatcher)):

@@ -87,6 +87,8 @@ class Worker(threading.Thread):
         """One turn at monotonic time ``now``; returns the seconds after which the next one is due in any case."""
         if not self._begun:
             self._begin()
+            if self._turns.halted:
+                return 0.0
             now = time.monotonic()
         self._take_events(now)
         if self._ended(now):

@@ -111,7 +111,7 @@ class _Talk:
         self._watcher = Watcher()
         self._watcher.start()
         for path in (home.chat(group.jid), home.cursors, home.outbox):
-            self._watcher.add(path, lambda path: self._news.set())
+            self._watcher.add(path, lambda path: self._news.set(), deletions=True)
 
     def end(self) -> None:
         self._watcher.stop()

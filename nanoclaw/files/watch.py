@@ -1,6 +1,6 @@
 """Events are hints: a change in a watched directory calls a function that sets a flag, and the flag's owner lists the directory.
 
-Only close-after-write and moves are watched: reading wakes nobody, and a container that makes a million directories wakes nobody
+Only close-after-write and moves are watched, deletions where asked for: reading wakes nobody, and a container that makes a million directories wakes nobody
 either. Directories that a container can write are never watched recursively (ARCHITECTURE 2).
 """
 
@@ -14,7 +14,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from watchdog.events import FileClosedEvent, FileMovedEvent, FileSystemEvent, FileSystemEventHandler
+from watchdog.events import (
+    FileClosedEvent,
+    FileDeletedEvent,
+    FileMovedEvent,
+    FileSystemEvent,
+    FileSystemEventHandler,
+)
 
 log = logging.getLogger("nanoclaw")
 
@@ -45,13 +51,17 @@ class Watcher:
         self._observer.stop()
         self._observer.join(timeout=2.0)
 
-    def add(self, path: Path, callback: Callable[[str], None], recursive: bool = False) -> None:
+    def add(
+        self, path: Path, callback: Callable[[str], None], recursive: bool = False, deletions: bool = False
+    ) -> None:
+        """``deletions``: a file that goes is news, too."""
+        kinds: list[type[FileSystemEvent]] = [FileClosedEvent, FileMovedEvent]
         with self._lock:
             if path in self._watches:
                 return
             try:
                 self._watches[path] = self._observer.schedule(
-                    _Poke(callback), str(path), recursive=recursive, event_filter=[FileClosedEvent, FileMovedEvent]
+                    _Poke(callback), str(path), recursive=recursive, event_filter=kinds + [FileDeletedEvent] * deletions
                 )
             except OSError as error:
                 if not self._said:

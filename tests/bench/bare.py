@@ -99,7 +99,8 @@ class Bare:
 
 def _argv(template: Path, moved: dict[str, str], renamed: dict[str, str]) -> list[str]:
     """The command line of a run, with other places and names, and a label that is no home's."""
-    argv = shlex.split((template / "command.sh").read_text().partition("exec ")[2])
+    script = (template / "command.sh").read_text().replace("\\\n", "")
+    argv = shlex.split(script.partition("exec ")[2])
     for place, word in enumerate(argv):
         if word.startswith("nanoclaw.home="):
             argv[place] = "nanoclaw.home=bench"

@@ -15,6 +15,7 @@ from nanoclaw.host import Host
 from nanoclaw.models import Line, Message
 from nanoclaw.paths import Home
 from nanoclaw.stores.cursors import Cursor, Cursors
+from nanoclaw.stores.journal import stop_log
 from nanoclaw.stores.settings import Settings
 from nanoclaw.stores.transcripts import SEGMENT_BYTES, Transcripts, to_json
 from tests.bench.figures import Figure, median_ms, spread
@@ -56,7 +57,8 @@ def durable() -> list[Figure]:
             ours.append(_timed(lambda message=message: host.deliver(message, "Family")))
             bare.append(_timed(lambda line=line: (os.write(fd, line), os.fsync(fd))))
         os.close(fd)
-        host.stop()
+        host.journal.close()
+        stop_log()
     finally:
         shutil.rmtree(root, ignore_errors=True)
     value, floor = median_ms(ours), median_ms(bare)
