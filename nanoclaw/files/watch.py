@@ -1,7 +1,7 @@
 """Events are hints: a change in a watched directory calls a function that sets a flag, and the flag's owner lists the directory.
 
-Only close-after-write and moves are watched, deletions where asked for: reading wakes nobody, and a container that makes a million directories wakes nobody
-either. Directories that a container can write are never watched recursively (ARCHITECTURE 2).
+Only close-after-write and moves are watched, deletions where asked for: reading wakes nobody, and a container that makes
+a million directories wakes nobody either. Directories that a container can write are never watched recursively (ARCHITECTURE 2).
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from watchdog.events import (
+    DirCreatedEvent,
+    DirMovedEvent,
     FileClosedEvent,
     FileDeletedEvent,
     FileMovedEvent,
@@ -54,14 +56,19 @@ class Watcher:
     def add(
         self, path: Path, callback: Callable[[str], None], recursive: bool = False, deletions: bool = False
     ) -> None:
-        """``deletions``: a file that goes is news, too."""
+        """``deletions``: a file that goes is news, too. ``recursive``: so is a new directory, for what was put into it before
+        its own watch began."""
         kinds: list[type[FileSystemEvent]] = [FileClosedEvent, FileMovedEvent]
+        if recursive:
+            kinds += [DirCreatedEvent, DirMovedEvent]
+        if deletions:
+            kinds.append(FileDeletedEvent)
         with self._lock:
             if path in self._watches:
                 return
             try:
                 self._watches[path] = self._observer.schedule(
-                    _Poke(callback), str(path), recursive=recursive, event_filter=kinds + [FileDeletedEvent] * deletions
+                    _Poke(callback), str(path), recursive=recursive, event_filter=kinds
                 )
             except OSError as error:
                 if not self._said:

@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from nanoclaw.environment import EnvironmentProblem, ensure, python_of
+from nanoclaw.environment import EnvironmentProblem, ensure, is_current, python_of
 from nanoclaw.errors import UserError
 from nanoclaw.paths import PROJECT
 from nanoclaw.runs import processes
@@ -107,7 +107,7 @@ class ProcessRuntime:
 
 def agent_python(announce: Callable[[str], None]) -> str:
     """The Python that has the agent SDK, in an environment of its own; installs it at first (168 MB, announced)."""
-    if not AGENT_ENVIRONMENT.exists():
+    if not is_current(str(AGENT_ENVIRONMENT), agent_requirements()):
         announce("Installing the Claude Agent SDK for the process runtime (168 MB, once) …")
     try:
         return ensure(str(AGENT_ENVIRONMENT), agent_requirements(), announce)
@@ -121,10 +121,11 @@ def installed_python() -> str:
 
 
 def _start_time(pid: int) -> str:
-    """When a process started, as an opaque text; empty where there is none."""
+    """When a process started, as an opaque text; empty where there is none, or only the zombie that an earlier host's
+    process has not waited for."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-        return stat.rpartition(")")[2].split()[19]
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return "" if fields[0] == "Z" else fields[19]
     except (OSError, IndexError):
         done = (
             processes.run(["ps", "-o", "lstart=", "-p", str(pid)], COMMAND_SECONDS)

@@ -10,6 +10,7 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
@@ -83,7 +84,7 @@ class Settings:
             self._stamps.pop(path, None)
         for folder, path in files.items():
             if self._changed(path):
-                group = self._load(path, lambda path=path: load_group(path), self._good.get(folder))  # type: ignore[misc]
+                group = self._load(path, lambda path=path: load_group(path), self._good.get(folder))
                 touched = True
                 if group is not None:
                     self._good[folder] = group
@@ -96,9 +97,9 @@ class Settings:
             outside = {group.folder for group, _ in refused}
             self.groups = {group.folder: group for group in groups if group.folder not in outside}
 
-    def _load(self, path: Path, load: object, last_good: T) -> T:
+    def _load(self, path: Path, load: Callable[[], T], last_good: T) -> T:
         try:
-            value: T = load()  # type: ignore[operator]
+            value = load()
         except UserError as error:
             if self._half_saved(path):
                 self._stamps.pop(path, None)

@@ -125,7 +125,6 @@ def test_internal_notes_are_not_sent(house: HomeUnderTest, script: Script, folde
 def test_settings_are_in_force_at_once(house: HomeUnderTest, folder: str) -> None:
     house.group(folder, 'trigger = "@Bob"')
     house.configure(assistant_name="Eve")
-    wait_for(lambda: house.log().count("no such line") == 0, 1, "nothing")
     house.drop(folder, "Eve and Andy are no trigger here")
     house.drop(folder, "@bob, listen")
     assert house.wait_said(folder) == ["echo: @bob, listen"]
@@ -186,7 +185,7 @@ def test_a_container_is_the_homes_own(house: HomeUnderTest, script: Script, fold
 
     def rule(request):
         results = tool_results(request)
-        return results[0]["text"] if results else ToolUse("Bash", {"command": "id -u; touch /opt/x /etc/x 2>&1"})
+        return results[0]["text"] if results else ToolUse("Bash", {"command": "id -u; touch /opt/x /etc/x 2>&1 || true"})
 
     script.on("who are you", rule)
     house.drop(folder, "who are you")
