@@ -55,7 +55,7 @@ class Settings:
         with self._lock:
             path = self._home.env_file
             if self._changed(path):
-                self._environment = self._load(path, lambda: load_environment(path), self._environment)
+                self._environment = self._load(path, load_environment, self._environment)
             return self._environment
 
     def group_of(self, jid: str) -> Group | None:
@@ -69,7 +69,7 @@ class Settings:
             before = (self.config, self.groups)
             path = self._home.config_file
             if self._changed(path):
-                self.config = self._load(path, lambda: load_config(path), self.config)
+                self.config = self._load(path, load_config, self.config)
             self._refresh_groups()
             return before != (self.config, self.groups)
 
@@ -84,7 +84,7 @@ class Settings:
             self._stamps.pop(path, None)
         for folder, path in files.items():
             if self._changed(path):
-                group = self._load(path, lambda path=path: load_group(path), self._good.get(folder))
+                group = self._load(path, load_group, self._good.get(folder))
                 touched = True
                 if group is not None:
                     self._good[folder] = group
@@ -97,9 +97,9 @@ class Settings:
             outside = {group.folder for group, _ in refused}
             self.groups = {group.folder: group for group in groups if group.folder not in outside}
 
-    def _load(self, path: Path, load: Callable[[], T], last_good: T) -> T:
+    def _load(self, path: Path, load: Callable[[Path], T], last_good: T) -> T:
         try:
-            value = load()
+            value = load(path)
         except UserError as error:
             if self._half_saved(path):
                 self._stamps.pop(path, None)
