@@ -80,6 +80,6 @@ def _result(house: House, run: Run, event: Event) -> None:
     run.new_session = event.session or run.new_session
     run.new_anchor = event.anchor if event.session else run.new_anchor
     if event.usage is not None:
-        run.usage.append({"n": event.n, **{k: v for k, v in event.usage.items() if isinstance(v, int | float | str)}})
+        run.usage.append({**event.usage, "n": event.n})
     run.cost_usd = event.cost_usd if event.cost_usd is not None else run.cost_usd
     house.journal.event("answered", run=run.id, folder=run.folder, n=event.n, characters=len(text))

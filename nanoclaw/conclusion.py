@@ -19,14 +19,13 @@ log = logging.getLogger("nanoclaw")
 
 def conclude(house: House, run: Run, runtime: Runtime, look: Look, start_error: StartFailed | None = None) -> Verdict:
     """``look``: what the engine said last, all events being taken; ``start_error``: why there never was a container."""
-    never_started = run.status == "prepared" and look.state in ("absent", "created") and start_error is None
     if run.status != "ended":
         run.status, run.ended, run.exit_code, run.oom = "ended", utc_now(), look.exit_code, look.oom
         run.detail = start_error.text if start_error else None
         house.records.save(run)
     if look.state != "absent":
         runtime.clean_up(house.records.path(run.id), run.container)
-    verdict = judge(_ending(run, start_error, never_started))
+    verdict = judge(_ending(run))
     settlement = claims.settle(run.claims)
     used_up = house.handover.settle(run, verdict, settlement, time.time())
     if verdict.clears_session:
@@ -40,13 +39,14 @@ def conclude(house: House, run: Run, runtime: Runtime, look: Look, start_error: 
     return verdict
 
 
-def _ending(run: Run, start_error: StartFailed | None, never_started: bool) -> Ending:
+def _ending(run: Run) -> Ending:
+    """From the record alone: after a crash there is nothing else. ``detail`` is what the command that starts it said."""
     error = run.error or {}
     return Ending(
         exit_code=run.exit_code,
         oom=run.oom,
-        start_error=start_error.text if start_error else None,
-        never_started=never_started,
+        start_error=run.detail,
+        never_started=run.started is None and run.exit_code is None and not run.accepted_through,
         reason=error.get("reason"),
         status=error.get("status"),
         text=error.get("text", ""),

@@ -72,6 +72,9 @@ class Delivery:
                 channel.send(reply.jid, reply.text, reply.id)
             except SendFailed as error:
                 return self._failed(reply, error, now)
+            except Exception as error:  # a bug in one channel must not hold up the others
+                log.exception("Channel %s failed", channel.prefix)
+                return self._failed(reply, SendFailed(f"{type(error).__name__}: {error}"), now)
             self._transcripts.append(self._message(reply))
         self._outbox.delivered(reply)
         self._tries.pop(reply.id, None)

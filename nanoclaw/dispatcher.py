@@ -57,6 +57,7 @@ class Dispatcher:
         self._arrivals = itertools.count()
         self._waiting: dict[str, tuple[int, float]] = {}
         self._limited: frozenset[str] = frozenset()
+        self._broken: set[str] = set()
         self.settled = threading.Event()
         """Set after each turn that found nothing to do and nothing running: all that can be done now is done."""
 
@@ -91,7 +92,7 @@ class Dispatcher:
 
     def tell(self, run: Run, verdict: Verdict, used_up: bool) -> None:
         """Say in the chat what its people must know of a run's end. Before it is judged: told twice is told once."""
-        if verdict.chat and not verdict.ok and self._house.handover.say_once(run.folder, verdict.cause):
+        if verdict.chat and not verdict.ok and not run.is_answered and self._house.handover.say_once(run.folder, verdict.cause):
             self.say(run.folder, run.jid, verdict.cause, verdict.chat, run.id)
         if any(claim.broken for claim in run.claims):
             self.say(run.folder, run.jid, "broken-off", "My answer broke off before it was complete.", run.id)
@@ -125,7 +126,7 @@ class Dispatcher:
 
     def adopt(self, run: Run) -> None:
         """Take up an unjudged run of an earlier host."""
-        self._house.handover.raise_to(run.folder, run)
+        self._house.handover.raise_to(run)
         self._start_worker(Worker(self._house, run, self._runtimes.of(run.runtime), None))
 
     def turn(self, now: float, wall: float) -> float:
@@ -176,7 +177,7 @@ class Dispatcher:
     def _who_waits(self, wall: float) -> tuple[list[Waiting], float]:
         """Groups whose messages may start a run now, and the seconds until the next retry is due."""
         with self._guard:
-            news, self._news = self._news, set()
+            news, self._news = self._news | self._broken, set()
         groups = self._house.settings.groups
         for folder in news:
             until = self._waits_until(groups.get(folder))
@@ -197,8 +198,15 @@ class Dispatcher:
         try:
             return self._house.handover.waits_until(group)
         except BrokenFile as error:
-            log.error("Group held back group=%s: %s", group.folder, error)
+            self._set_back(group.folder, error)
             return None
+
+    def _set_back(self, folder: str, error: BrokenFile) -> None:
+        """A person must mend a file of this group: looked at again with every turn, said once."""
+        self._waiting.pop(folder, None)
+        if folder not in self._broken:
+            self._broken.add(folder)
+            log.error("Group held back group=%s: %s", folder, error)
 
     def _hold_back(self, ready: list[Waiting], verdict: Verdict) -> None:
         for waiting in ready:
@@ -216,27 +224,29 @@ class Dispatcher:
 
     def _start(self, folder: str) -> None:
         group = self._house.settings.groups[folder]
-        made: list[tuple[Run, Start]] = []
+        made: list[tuple[Batch, Run, Start]] = []
 
         def claim(batch: Batch, prompt: str, cursor: Cursor) -> None:
             session = self._house.sessions.get(folder)
             first = new_claim(1, batch, cursor.place)
-            made.append(self._preparation.prepare(group, session, batch, prompt, first))
+            made.append((batch, *self._preparation.prepare(group, session, batch, prompt, first)))
 
         try:
-            batch = self._house.handover.hand(group, claim)
-        except BrokenFile as error:
-            log.error("Group held back group=%s: %s", folder, error)
-            self._waiting.pop(folder, None)
-            return
-        if batch is None:
-            self._waiting.pop(folder, None)
-            return
-        run, start = made[0]
-        log.info("Processing messages group=%s run=%s count=%d", folder, run.id, len(batch.lines))
-        self._house.journal.event("offered", run=run.id, folder=folder, messages=batch.wakers)
+            self._house.handover.hand(group, claim)
+        except (BrokenFile, OSError) as error:
+            if isinstance(error, BrokenFile):
+                self._set_back(folder, error)
+            elif not made:
+                raise
+            # A claim that is on disk is carried out, whatever failed behind it: the worker moves the cursor.
+        else:
+            self._broken.discard(folder)
         self._waiting.pop(folder, None)
-        self._start_worker(Worker(self._house, run, self._runtimes.of(run.runtime), start))
+        if made:
+            batch, run, start = made[0]
+            log.info("Processing messages group=%s run=%s count=%d", folder, run.id, len(batch.lines))
+            self._house.journal.event("offered", run=run.id, folder=folder, messages=batch.wakers)
+            self._start_worker(Worker(self._house, run, self._runtimes.of(run.runtime), start))
 
     def _start_worker(self, worker: Worker) -> None:
         with self._guard:

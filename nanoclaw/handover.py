@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
 from dataclasses import replace
 
 from nanoclaw import router
+from nanoclaw.files.atomic import BrokenFile
 from nanoclaw.files.locks import Locks
 from nanoclaw.models import Group
 from nanoclaw.pending import Batch, Pending
@@ -37,17 +39,28 @@ class Handover:
         self._views: dict[str, Pending] = {}
 
     def cursor(self, group: Group) -> Cursor:
-        """A group's cursor; a missing one is recovered from the assistant's own last message in the chat (SPEC 3)."""
+        """A group's cursor. A missing one, or one of another chat, is recovered from the assistant's own last message in the
+        chat (SPEC 3). New messages are numbered behind it, also where a person shortened the transcript."""
         with self._locks.hold("cursor", group.folder):
             cursor = self._cursors.get(group.folder)
             if cursor is None or cursor.jid not in (None, group.jid):
-                own = self._transcripts.last_where_run(group.jid)
-                place = Position(own.seq) if own else Position()
-                cursor = Cursor(jid=group.jid, place=place, done=place.seq, judged=cursor.judged if cursor else None)
-                self._cursors.put(group.folder, cursor)
-                if own:
-                    log.warning("Cursor recovered from the last answer group=%s handed=%d", group.folder, own.seq)
-            return cursor
+                cursor = self._recovered(group.folder, group.jid, cursor)
+            self._transcripts.number_behind(group.jid, cursor.handed)
+            return replace(cursor, jid=group.jid)
+
+    def _recovered(self, folder: str, jid: str, other: Cursor | None = None) -> Cursor:
+        own = self._transcripts.last_where_run(jid)
+        place = Position(own.seq) if own else Position()
+        cursor = Cursor(jid=jid, place=place, done=place.seq, judged=other.judged if other else None)
+        self._cursors.put(folder, cursor)
+        if own:
+            log.warning("Cursor recovered from the last answer group=%s handed=%d", folder, own.seq)
+        return cursor
+
+    def _of(self, run: Run) -> Cursor | None:
+        """The cursor that a run's claims are about; None where the group stands for another chat now."""
+        cursor = self._cursors.get(run.folder) or self._recovered(run.folder, run.jid)
+        return cursor if cursor.jid in (None, run.jid) else None
 
     def waits_until(self, group: Group) -> float | None:
         """None: nothing wakes the agent. Else the Unix time (s) before which a retry must not start; 0: at once."""
@@ -72,28 +85,32 @@ class Handover:
             self._cursors.put(group.folder, replace(cursor.at(batch.place), note=None))
             return batch
 
-    def raise_to(self, folder: str, run: Run) -> None:
+    def raise_to(self, run: Run) -> None:
         """After a restart: what an unjudged run claimed is handed."""
         if not run.claims:
             return
-        with self._locks.hold("cursor", folder):
-            cursor = self._cursors.get(folder) or Cursor(jid=run.jid)
-            place = run.claims[-1].place
-            if place.seq > cursor.handed and cursor.judged != run.id and cursor.jid in (None, run.jid):
-                self._cursors.put(folder, cursor.at(place))
+        with self._locks.hold("cursor", run.folder):
+            cursor, place = self._of(run), run.claims[-1].place
+            if cursor is not None and place.seq > cursor.handed and cursor.judged != run.id:
+                self._cursors.put(run.folder, cursor.at(place))
 
     def answered(self, run: Run) -> None:
         """A result was accepted: what it finished is done, and what went wrong before is over."""
         done = run.done_through
         with self._locks.hold("cursor", run.folder):
-            cursor = self._cursors.get(run.folder) or Cursor(jid=run.jid)
-            if cursor.jid in (None, run.jid):
+            cursor = self._of(run)
+            if cursor is not None:
                 self._cursors.update(run.folder, done=max(cursor.done, done or 0), retry=None, said=None)
 
     def say_once(self, folder: str, cause: str) -> bool:
         """True the first time in an episode that a cause is to be said in a chat; durable before it is said."""
         with self._locks.hold("cursor", folder):
-            cursor = self._cursors.get(folder) or Cursor()
+            try:
+                cursor = self._cursors.get(folder)
+            except BrokenFile:
+                return False
+            if cursor is None:
+                return True
             if cursor.said == cause:
                 return False
             self._cursors.update(folder, said=cause)
@@ -102,30 +119,33 @@ class Handover:
     def over(self, folder: str, causes: Collection[str]) -> None:
         """None of these causes holds any more: should one come back, it is said again."""
         with self._locks.hold("cursor", folder):
-            cursor = self._cursors.get(folder)
-            if cursor is not None and cursor.said in causes:
-                self._cursors.update(folder, said=None)
+            with suppress(BrokenFile):
+                cursor = self._cursors.get(folder)
+                if cursor is not None and cursor.said in causes:
+                    self._cursors.update(folder, said=None)
 
     def settle(self, run: Run, verdict: Verdict, settlement: Settlement, now: float) -> bool:
         """Count a run's end, once: move the cursor back to what was left without an answer. ``now``: Unix time in s.
         True when the retries are used up by this."""
         with self._locks.hold("cursor", run.folder):
-            cursor = self._cursors.get(run.folder) or Cursor()
-            if cursor.judged == run.id or cursor.jid not in (None, run.jid):
-                return False  # counted already, or the group stands for another chat now
+            cursor = self._of(run)
+            if cursor is None:
+                return False
+            if cursor.judged == run.id:  # counted before a crash
+                return cursor.retry is not None and cursor.retry.kept_through is not None
             cursor = replace(cursor, judged=run.id, note=BROKEN_OFF if settlement.broken else cursor.note)
             if settlement.back_to is None:
                 self._cursors.put(run.folder, replace(cursor, done=cursor.handed, retry=None))
                 return False
             retry, used_up = self._retry(cursor, verdict, settlement, now)
             finished = _merged([*cursor.finished, *settlement.finished])
-            cursor = replace(cursor, done=settlement.back_to.seq, retry=retry)
-            place = settlement.back_to
+            place = min(settlement.back_to, cursor.place, key=lambda place: place.seq)  # a person may have gone further back
+            cursor = replace(cursor, done=place.seq, retry=retry)
             self._cursors.put(run.folder, replace(cursor.at(place), finished=finished))
             return used_up
 
     def _retry(self, cursor: Cursor, verdict: Verdict, settlement: Settlement, now: float) -> tuple[Retry | None, bool]:
-        if verdict.retry == "wait" or (verdict.ok and not settlement.failed):
+        if verdict.retry == "wait" or ((verdict.ok or settlement.answered) and not settlement.failed):
             return cursor.retry, False
         count = (cursor.retry.count if cursor.retry else 0) + 1
         if count > len(RETRY_SECONDS):

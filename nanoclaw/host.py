@@ -164,17 +164,13 @@ class Host:
 
     def deliver(self, message: Message, chat_name: str) -> None:
         """A message came in on a channel: it is durable when this returns."""
-        channel = message.jid.partition(":")[0]
-        self._chats.saw(message.jid, chat_name, channel, message.timestamp)
         group = self.settings.group_of(message.jid)
-        if group is None:
-            return
-        line = self.transcripts.append(message)
-        if line is None:
-            return
-        log.info("New messages group=%s seq=%d", group.folder, line.seq)
-        self.journal.event("received", folder=group.folder, message=message.id, seq=line.seq)
-        self.dispatcher.changed(group.folder)
+        line = self.transcripts.append(message) if group is not None else None
+        if group is not None and line is not None:
+            log.info("New messages group=%s seq=%d", group.folder, line.seq)
+            self.journal.event("received", folder=group.folder, message=message.id, seq=line.seq)
+            self.dispatcher.changed(group.folder)
+        self._chats.saw(message.jid, chat_name, message.jid.partition(":")[0], message.timestamp)
 
     def is_settled(self) -> bool:
         """Nothing runs, nothing waits that could start now, nothing is on its way out."""

@@ -51,7 +51,7 @@ class Inbox:
         if groups is not self._known:
             self._known = groups
             for folder in groups:
-                (self._home.inbox / folder).mkdir(exist_ok=True, mode=0o700)
+                self._make_directory(self._home.inbox / folder)
         for directory in sorted(p for p in self._home.inbox.iterdir() if p.is_dir() and not p.name.startswith(".")):
             files = [directory / n for n in os.listdir(directory) if intake.is_candidate(n)]
             group = groups.get(directory.name)
@@ -63,6 +63,12 @@ class Inbox:
                 if not self._take(group, path, now):
                     wait = AGAIN_SECONDS
         return wait
+
+    def _make_directory(self, directory: Path) -> None:
+        try:
+            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except FileExistsError:
+            log.error("%s must be a directory: move the file away, drop it into the directory then", directory)
 
     def _take(self, group: Group, path: Path, now: float) -> bool:
         """False when the file must be looked at again soon."""
@@ -81,7 +87,8 @@ class Inbox:
         return True
 
     def _set_aside(self, group: Group, path: Path, reason: str) -> None:
-        target = self._home.ipc / "errors" / f"inbox-{group.folder}-{time.time_ns()}-{path.name}"[:200]
+        name = f"inbox-{group.folder}-{time.time_ns()}-{path.name}"
+        target = self._home.ipc / "errors" / name.encode("utf-8", "replace")[:200].decode("utf-8", "ignore")
         target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         text = f"{reason}\nIt was {path}. Drop it there again when it is right.\n"
         write_bytes(target.with_name(target.name + ".reason"), text.encode("utf-8", "replace"))
@@ -118,7 +125,7 @@ def _parse(group: Group, name: str, data: bytes, status: os.stat_result, now: fl
     fields = (
         _fields(text, 0 <= now - status.st_mtime < intake.EMPTY_SECONDS)
         if suffix == ".json"
-        else {"text": text.rstrip("\n")}
+        else {"text": text.rstrip("\r\n")}
     )
     if not fields["text"].strip():
         raise intake.Unusable("its text is empty")

@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 
 from nanoclaw.models import Config, Group, Line, Message
 
-_INTERNAL = re.compile(r"<internal>.*?(?:</internal>|\Z)", re.DOTALL | re.IGNORECASE)
+_INTERNAL = re.compile(r"<(/?)internal>", re.IGNORECASE)
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -68,18 +68,28 @@ def _element(message: Message, timezone: str) -> str:
 
 def local_time(timestamp: str, timezone: str) -> str:
     """An ISO 8601 time in the configured zone, to the minute; what is no time is shown as it came."""
+    zone = ZoneInfo(timezone)
     try:
         moment = datetime.fromisoformat(timestamp)
-    except ValueError:
+        moment = moment.replace(tzinfo=zone) if moment.tzinfo is None else moment.astimezone(zone)
+    except (ValueError, OverflowError):
         return timestamp
-    zone = ZoneInfo(timezone)
-    moment = moment.replace(tzinfo=zone) if moment.tzinfo is None else moment.astimezone(zone)
     return moment.strftime("%Y-%m-%d %H:%M")
 
 
 def visible(text: str) -> str:
-    """What remains of an answer for people: <internal>…</internal> is cut out, an unclosed one to the end."""
-    return _INTERNAL.sub("", text).strip()
+    """What remains of an answer for people: <internal>…</internal> is cut out, also one within another, an unclosed one to
+    the end. A closing tag that closes nothing is text."""
+    kept: list[str] = []
+    depth = start = 0
+    for tag in _INTERNAL.finditer(text):
+        closing = bool(tag[1])
+        if depth == 0 and not closing:
+            kept.append(text[start : tag.start()])
+        if depth or not closing:
+            depth += -1 if closing else 1
+            start = tag.end()
+    return "".join([*kept, "" if depth else text[start:]]).strip()
 
 
 def _clean(text: str) -> str:

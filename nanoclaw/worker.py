@@ -30,6 +30,8 @@ log = logging.getLogger("nanoclaw")
 LOOK_EVERY = 10.0
 TOUCH_EVERY = 60.0
 STOP_GRACE = 10.0
+STOP_AGAIN = 60.0
+"""An engine that did not answer is told again after this."""
 CLOSE_GRACE = 20.0
 """An idle agent that was told to close is stopped after this."""
 CLOSE_MARGIN = 30.0
@@ -55,6 +57,8 @@ class Worker(threading.Thread):
         self._look_now = False
         self._last_output = time.monotonic()
         self._gone_by = math.inf
+        self._next_stop = 0.0
+        self._claim_ahead = True
         self._next_look = 0.0
         self._next_touch = 0.0
         self._verdict: Verdict | None = None
@@ -133,7 +137,9 @@ class Worker(threading.Thread):
         while is_starting(self._directory) and not self._turns.halted:
             self._pause.wait(0.05)
         if self.run_record.is_answered:
-            self.idle_since = time.monotonic()
+            self._became_idle(time.monotonic())
+        if self.run_record.replies:
+            self._house.handover.answered(self.run_record)
         keep_session(self._house, self.run_record)
 
     def _take_events(self, now: float) -> None:
@@ -165,6 +171,9 @@ class Worker(threading.Thread):
             self._gone_by = now + CLOSE_GRACE if self.idle_since is not None else math.inf
             mailbox.write_close(self._directory)
             log.info("Closing container group=%s run=%s", self.folder, self.run_record.id)
+        if self._claim_ahead:  # a claim is on disk, and the cursor perhaps not behind it
+            self._house.handover.raise_to(self.run_record)
+            self._claim_ahead = False
         if group is None or self.closing or self.run_record.error is not None:
             return
         if self._house.handover.waits_until(group) != 0.0:
@@ -175,8 +184,10 @@ class Worker(threading.Thread):
             claim = new_claim(len(run.claims) + 1, batch, cursor.place)
             self._house.records.write_prompt(self._directory / "in", claim, prompt, durable=True)
             run.claims.append(claim)
+            self._claim_ahead = True
 
         batch = self._house.handover.hand(group, write)
+        self._claim_ahead = False
         if batch is not None:
             self._became_idle(None)
             self._last_output = now
@@ -188,14 +199,15 @@ class Worker(threading.Thread):
         idle_timeout = config.idle_timeout
         timeout = group.timeout or config.timeout if group else run.timeout
         hard = min(self._gone_by, self._last_output + max(timeout, idle_timeout + CLOSE_MARGIN))
-        if now >= hard and not run.timed_out:
+        if now >= hard and now >= self._next_stop:
             log.warning("Container timeout group=%s run=%s: timed out, stopping", run.folder, run.id)
             run.timed_out = True
             self._house.records.save(run)
             self._runtime.stop(run.container, run.container_id, STOP_GRACE)
             self._look_now = True
+            self._next_stop = now + STOP_AGAIN
             return 0.0
-        due = [self._next_look, self._next_touch, hard if not run.timed_out else now + 1.0]
+        due = [self._next_look, self._next_touch, max(hard, self._next_stop)]
         if self.idle_since is not None and not self.closing:
             due.append(self.idle_since + idle_timeout)
             if now >= self.idle_since + idle_timeout:
@@ -211,12 +223,12 @@ class Worker(threading.Thread):
             return True
         if not self._look_now and now < self._next_look:
             return False
-        hinted, self._look_now = self._look_now, False
+        self._look_now = False
         look = self._runtime.look(self._directory, self.run_record.container, self.run_record.container_id)
         self._next_look = now + LOOK_EVERY
         if look.state in ("running", "unknown"):
-            if hinted and self.run_record.why_ended is not None:
-                self._next_look = now + 0.2  # it said that it ends, and is about to
+            if self.run_record.why_ended is not None:
+                self._next_look = now + 0.2  # it said that it ends, and is about to; not every runtime tells when
             return False
         self._take_events(now)
         self._finish(look)

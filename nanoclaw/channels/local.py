@@ -44,7 +44,8 @@ class LocalChannel:
                 size = os.fstat(fd).st_size
                 if size and os.pread(fd, 1, size - 1) != b"\n":
                     data = b"\n" + data
-                os.write(fd, data)
+                while data:  # a disk that becomes full takes a part and raises only at the next write
+                    data = data[os.write(fd, data) :]
                 os.fsync(fd)
                 self._keys[path].add(key)
             finally:

@@ -67,9 +67,22 @@ def write_bytes(path: Path, data: bytes, mode: int = 0o600, durable: bool = True
         draft.write(data)
 
 
+def write_plain(path: Path, data: bytes, mode: int = 0o600) -> None:
+    """Write a new file into a draft directory, which appears whole by its own rename. Not durable: what no restart reads."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    with os.fdopen(fd, "wb") as file:
+        os.fchmod(fd, mode)
+        file.write(data)
+
+
+def json_bytes(value: Any) -> bytes:
+    """JSON in a form that people can read and diff. What UTF-8 cannot hold becomes ``?``."""
+    return json.dumps(value, ensure_ascii=False, indent=1).encode("utf-8", "replace") + b"\n"
+
+
 def write_json(path: Path, value: Any, mode: int = 0o600, durable: bool = True) -> None:
-    """Replace a JSON file whole, in a form that people can read and diff."""
-    write_bytes(path, json.dumps(value, ensure_ascii=False, indent=1).encode() + b"\n", mode, durable)
+    """Replace a JSON file whole."""
+    write_bytes(path, json_bytes(value), mode, durable)
 
 
 def parse_object(path: Path, data: bytes) -> dict[str, Any]:

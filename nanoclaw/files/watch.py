@@ -18,13 +18,18 @@ from watchdog.events import (
     DirCreatedEvent,
     DirMovedEvent,
     FileClosedEvent,
+    FileCreatedEvent,
     FileDeletedEvent,
+    FileModifiedEvent,
     FileMovedEvent,
     FileSystemEvent,
     FileSystemEventHandler,
 )
 
 log = logging.getLogger("nanoclaw")
+
+# Only Linux tells when a writer closed a file.
+_WRITTEN = [FileClosedEvent] if sys.platform == "linux" else [FileCreatedEvent, FileModifiedEvent]
 
 
 class _Poke(FileSystemEventHandler):
@@ -58,7 +63,7 @@ class Watcher:
     ) -> None:
         """``deletions``: a file that goes is news, too. ``recursive``: so is a new directory, for what was put into it before
         its own watch began."""
-        kinds: list[type[FileSystemEvent]] = [FileClosedEvent, FileMovedEvent]
+        kinds: list[type[FileSystemEvent]] = [FileMovedEvent, *_WRITTEN]
         if recursive:
             kinds += [DirCreatedEvent, DirMovedEvent]
         if deletions:

@@ -11,13 +11,15 @@ from nanoclaw.stores.transcripts import Position
 
 @dataclass(frozen=True)
 class Settlement:
-    """``back_to``: where the cursor must return to, None where it may stay. ``finished``: ranges of seqs behind ``back_to`` that must not be
-    answered again. ``failed``: a prompt was consumed and left nothing. ``broken``: one was answered in part only."""
+    """``back_to``: where the cursor must return to, None where it may stay. ``finished``: ranges of seqs behind
+    ``back_to`` that must not be answered again. ``failed``: a prompt was consumed and left nothing. ``broken``: one was
+    answered in part only. ``answered``: one was finished, whatever became of the others."""
 
     back_to: Position | None
     finished: tuple[tuple[int, int], ...]
     failed: bool
     broken: bool
+    answered: bool
 
 
 def consume(claims: Iterable[Claim], uuids: Iterable[str]) -> None:
@@ -47,15 +49,15 @@ def settle(claims: list[Claim]) -> Settlement:
     """Offered, not consumed → waiting; consumed, no output → waiting, failed; consumed with output → finished, broken off."""
     back_to: Position | None = None
     finished: list[tuple[int, int]] = []
-    failed = broken = False
+    failed = False
     for claim in sorted(claims, key=lambda claim: claim.n):
         if claim.state == "consumed" and claim.output:
             claim.state, claim.broken = "finished", True
-            broken = True
         if claim.state == "finished":
             if back_to is not None:
                 finished.append((claim.after.seq + 1, claim.place.seq))
             continue
         failed = failed or claim.state == "consumed"
         back_to = back_to or claim.after
-    return Settlement(back_to, tuple(finished), failed, broken)
+    broken, answered = any(c.broken for c in claims), any(c.state == "finished" for c in claims)
+    return Settlement(back_to, tuple(finished), failed, broken, answered)

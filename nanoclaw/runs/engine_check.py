@@ -108,6 +108,8 @@ def _in_docker_group_since_login() -> bool:
 def _start(runtime: str) -> str:
     if runtime == "container":
         return "Run `container system start`."
+    if runtime == "docker" and os.environ.get("DOCKER_HOST"):
+        return "Start the engine that $DOCKER_HOST names, or unset DOCKER_HOST."
     if sys.platform == "darwin":
         return "Start Docker Desktop (`open -a Docker`)." if runtime == "docker" else "Run `podman machine start`."
     return "Run `sudo systemctl start docker`." if runtime == "docker" else "Run `podman info` and see what it says."

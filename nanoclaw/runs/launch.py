@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 from nanoclaw.config.mounts import check_mounts
-from nanoclaw.files.atomic import fsync_directory, write_bytes, write_json
+from nanoclaw.files.atomic import fsync_directory, json_bytes, write_plain
 from nanoclaw.gateway.gateway import socket_path_for
 from nanoclaw.gateway.placeholder import hash_placeholder, new_placeholder
 from nanoclaw.models import Group
@@ -95,8 +95,8 @@ class Preparation:
                 (draft / part).mkdir(mode=0o755)
             for part in ("out", "ipc/messages", "ipc/tasks"):
                 layout.make_writable(draft / part, user)
-            write_json(draft / "in" / "settings.json", told, mode=0o644, durable=False)
-            write_bytes(draft / "in" / "host", b"", mode=0o644, durable=False)
+            write_plain(draft / "in" / "settings.json", json_bytes(told), mode=0o644)
+            write_plain(draft / "in" / "host", b"", mode=0o644)
             self._records.write_prompt(draft / "in", claim, prompt, durable=False)
             write_command(draft, start.shell_text())
             fsync_directory(draft / "in")

@@ -7,6 +7,7 @@ What does not fit the protocol is passed over with a warning; it can only harm t
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,11 @@ from nanoclaw.files.atomic import write_bytes
 
 EVENT_BYTES = 4_000_000
 TEXT_CHARACTERS = 1_100_000
+WORD_CHARACTERS = 1000
 UUIDS = 10_000
 LOG_BYTES = 10_000_000
+_SURROGATE = re.compile("[\ud800-\udfff]")
+"""Half a character: JSON can carry it, UTF-8 and so our files cannot."""
 
 
 @dataclass(frozen=True)
@@ -57,11 +61,14 @@ def _event(n: int, value: dict[str, Any]) -> Event:
     uuids = value.get("uuids") or []
     if not isinstance(uuids, list) or len(uuids) > UUIDS or not all(isinstance(u, str) for u in uuids):
         return Event(n, "refused", text="uuids: expected a list of texts")
-    texts = {key: value.get(key) for key in ("text", "session", "anchor", "state", "reason", "why")}
-    for key, text in texts.items():
-        if text is not None and (not isinstance(text, str) or len(text) > TEXT_CHARACTERS):
+    texts: dict[str, str | None] = {}
+    for key in ("text", "session", "anchor", "state", "reason", "why"):
+        text = value.get(key)
+        limit = TEXT_CHARACTERS if key == "text" else WORD_CHARACTERS
+        if text is not None and (not isinstance(text, str) or len(text) > limit):
             return Event(n, "refused", text=f"{key}: expected a text")
-    status, usage, cost = value.get("status"), value.get("usage"), value.get("cost_usd")
+        texts[key] = _SURROGATE.sub("\ufffd", text) if text else text
+    status, cost = value.get("status"), value.get("cost_usd")
     return Event(
         n,
         kind,
@@ -71,11 +78,19 @@ def _event(n: int, value: dict[str, Any]) -> Event:
         texts["anchor"],
         texts["state"] or "",
         texts["reason"] or "",
-        status if isinstance(status, int) else None,
+        status if isinstance(status, int) and 0 <= status < 1000 else None,
         texts["why"] or "",
-        usage if isinstance(usage, dict) else None,
-        float(cost) if isinstance(cost, int | float) else None,
+        _usage(value.get("usage")),
+        float(cost) if isinstance(cost, int | float) and 0 <= cost < 1e9 else None,
     )
+
+
+def _usage(value: Any) -> dict[str, Any] | None:
+    """The counters in what the SDK says of a result; nothing that could make the record grow without end."""
+    if not isinstance(value, dict):
+        return None
+    counters = {k: v for k, v in value.items() if len(k) < 100 and isinstance(v, int | float) and 0 <= v < 1e15}
+    return dict(list(counters.items())[:50])
 
 
 def write_close(run_directory: Path) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import re
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 OUTPUT_BYTES = 1_000_000
+_ADVICE = re.compile(r"\s*(Run|See) '[^']*--help'")
 
 
 @dataclass(frozen=True)
@@ -22,8 +24,9 @@ class Finished:
 
     @property
     def last_words(self) -> str:
-        """The last line that it said."""
+        """The last line that it said, its advice to read the help apart."""
         lines = (self.stderr.strip() or self.stdout.strip()).splitlines()
+        lines = [line for line in lines if line.strip() and not _ADVICE.match(line)]
         return lines[-1].strip() if lines else f"exit code {self.code}"
 
 

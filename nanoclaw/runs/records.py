@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from nanoclaw.files.atomic import BrokenFile, fsync_directory, read_json, write_bytes, write_json
+from nanoclaw.files.atomic import BrokenFile, fsync_directory, read_json, write_json, write_plain
 from nanoclaw.paths import Home
 from nanoclaw.stores.transcripts import Position
 
@@ -141,7 +141,7 @@ class Records:
 
     def ids(self) -> list[str]:
         """All runs, the oldest first by name; what is being prepared is left out."""
-        return sorted(name for name in os.listdir(self._directory) if not name.startswith("."))
+        return sorted(e.name for e in os.scandir(self._directory) if e.is_dir() and not e.name.startswith("."))
 
     def remove_drafts(self) -> None:
         """A draft claimed nothing: a crash left it."""
@@ -187,4 +187,4 @@ def _claim(value: dict[str, Any]) -> Claim:
 
 def write_command(directory: Path, argv_text: str) -> None:
     """command.sh: what starts this run's container, to paste into a shell."""
-    write_bytes(directory / "command.sh", f"#!/bin/sh\nexec {argv_text}\n".encode(), mode=0o700, durable=False)
+    write_plain(directory / "command.sh", f"#!/bin/sh\nexec {argv_text}\n".encode(), mode=0o700)

@@ -70,7 +70,9 @@ def start_log(directory: Path, level: str, to_stderr: bool) -> None:
     path = directory / "nanoclaw.log"
     os.close(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600))
     handlers: list[logging.Handler] = [
-        logging.handlers.RotatingFileHandler(path, maxBytes=LOG_BYTES, backupCount=LOG_FILES, encoding="utf-8")
+        logging.handlers.RotatingFileHandler(
+            path, maxBytes=LOG_BYTES, backupCount=LOG_FILES, encoding="utf-8", errors="backslashreplace"
+        )
     ]
     if to_stderr:
         handlers.append(logging.StreamHandler(sys.stderr))

@@ -34,6 +34,7 @@ class Settings:
         self._home = home
         self._lock = threading.Lock()
         self._stamps: dict[Path, Stamp] = {}
+        self._odd: dict[Path, float] = {}
         self._good: dict[str, Group] = {}
         self._problems: dict[Path, tuple[Problem, ...]] = {}
         self._environment = Environment()
@@ -47,7 +48,7 @@ class Settings:
     @property
     def problems(self) -> list[Problem]:
         """What is wrong with the files as they stand."""
-        return [problem for problems in self._problems.values() for problem in problems]
+        return [problem for problems in list(self._problems.values()) for problem in problems]
 
     @property
     def environment(self) -> Environment:
@@ -74,20 +75,21 @@ class Settings:
             return before != (self.config, self.groups)
 
     def _refresh_groups(self) -> None:
-        files = {p.stem: p for p in self._home.group_files.glob("*.toml") if not p.name.startswith(".")}
+        files = {folder: self._home.group_file(folder) for folder in self._good}
+        files |= {p.stem: p for p in self._home.group_files.glob("*.toml") if not p.name.startswith(".")}
         touched = False
-        for folder in [f for f in self._good if f not in files]:
-            del self._good[folder]
-            touched = True
         for path in [p for p in self._problems if p.parent == self._home.group_files and p.stem not in files]:
             del self._problems[path]
             self._stamps.pop(path, None)
         for folder, path in files.items():
-            if self._changed(path):
-                group = self._load(path, load_group, self._good.get(folder))
-                touched = True
-                if group is not None:
-                    self._good[folder] = group
+            if not self._changed(path):
+                continue
+            touched = True
+            if self._stamps[path] is None:
+                self._good.pop(folder, None)
+                self._problems.pop(path, None)
+            elif (group := self._load(path, load_group, self._good.get(folder))) is not None:
+                self._good[folder] = group
         if touched:
             groups = sorted(self._good.values(), key=lambda group: group.folder)
             refused = check_groups(groups, self._home.group_files)
@@ -117,7 +119,15 @@ class Settings:
     def _changed(self, path: Path) -> bool:
         stamp = _stamp(path)
         if path in self._stamps and self._stamps[path] == stamp:
+            self._odd.pop(path, None)
             return False
+        if self._stamps.get(path) is not None and (stamp is None or stamp[2] == 0):
+            # Editors empty a file, or move it away, in the midst of a save: believed when it stays so.
+            since = self._odd.setdefault(path, time.monotonic())
+            if time.monotonic() - since < SETTLE_SECONDS:
+                self.unsettled = True
+                return False
+        self._odd.pop(path, None)
         self._stamps[path] = stamp
         return True
 

@@ -99,6 +99,8 @@ class Chat:
     def __init__(self, directory: Path, jid: str) -> None:
         self.directory = directory
         self.jid = jid
+        self.floor = 0
+        """Numbers up to this one are given already, even where a person took out their lines."""
         self._segment = 0
         self._size = -1
         self._inode = 0
@@ -110,7 +112,7 @@ class Chat:
         """Store a message durably; None when its id is one of the last 10,000."""
         if self.contains(message.id):
             return None
-        line = Line(self._last.seq + 1, received, message)
+        line = Line(max(self._last.seq, self.floor) + 1, received, message)
         data = to_json(line)
         fresh = self._segment == 0 or self._size >= SEGMENT_BYTES
         segment, size = (line.seq, 0) if fresh else (self._segment, self._size)
@@ -195,6 +197,7 @@ class Chat:
                 pass
         self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         segments = self._segments()
+        self.floor = max(self.floor, self._last.seq, *segments[-1:])
         self._segment, self._size, self._inode, self._last, self._ids = 0, 0, 0, Position(), None
         for segment in reversed(segments):
             if self._segment == 0:
@@ -205,8 +208,6 @@ class Chat:
                 best, end = max(lines, key=lambda pair: pair[0].seq)
                 self._last = Position(best.seq, segment, end)
                 return
-        if segments:
-            self._last = Position(segments[-1], segments[-1], 0)  # nothing readable: numbers go on, none is given twice
 
     def _tail(self, segment: int) -> list[tuple[Line, int]]:
         """The good lines in the last block of a segment."""
@@ -274,6 +275,12 @@ class Transcripts:
         with self._locks.hold("chat", message.jid):
             return self._chat(message.jid).append(message, received)
 
+    def number_behind(self, jid: str, seq: int) -> None:
+        """Give new messages of a chat larger numbers than ``seq``."""
+        with self._locks.hold("chat", jid):
+            chat = self._chat(jid)
+            chat.floor = max(chat.floor, seq)
+
     def contains(self, jid: str, message_id: str) -> bool:
         with self._locks.hold("chat", jid):
             return self._chat(jid).contains(message_id)
@@ -294,11 +301,10 @@ class Transcripts:
             return next((line for line in self._chat(jid).backwards() if line.message.run), None)
 
     def _chat(self, jid: str) -> Chat:
-        chat = self._chats.get(jid)
-        if chat is None:
-            chat = self._chats[jid] = Chat(self._home.chat(jid), jid)
-            if len(self._chats) > OPEN_CHATS:
-                self._chats.popitem(last=False)
+        chat = self._chats.pop(jid, None) or Chat(self._home.chat(jid), jid)
+        self._chats[jid] = chat
+        if len(self._chats) > OPEN_CHATS:
+            self._chats.popitem(last=False)
         return chat
 
 

@@ -1,7 +1,7 @@
 """A host as a person runs it (``nanoclaw.py run``, a process of its own), on a throw-away home, with the scripted model.
 
 The model lives in the bench's process, so that its work is not the host's. The host finds a ``docker`` first on its PATH
-that notes the time of each ``docker run`` and becomes the real one; the bare runs of ``bare.py`` go through it, too.
+that tells the bench of each ``docker run`` and becomes the real one; the bare runs of ``bare.py`` go through it, too.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import Any, Self
@@ -21,8 +22,8 @@ from nanoclaw.paths import PROJECT, Home
 from tests.bench.figures import until
 from tests.support.scripted_model import ScriptedModel
 
-WRAPPER = """#!/bin/bash
-[ "$1" = run ] && printf '%s\\n' "$EPOCHREALTIME" >> {stamps}
+WRAPPER = """#!/bin/sh
+[ "$1" = run ] && echo >> {pipe}
 exec {docker} "$@"
 """
 DEADLINE = 120.0
@@ -72,13 +73,14 @@ class Household:
         self.folders = [f"g{number:02d}" for number in range(groups)]
         self.model = ScriptedModel()
         self._drafts = self.root / "drafts"
-        self._stamps = self.root / "docker-run"
+        self._pipe = self.root / "docker-run"
+        self._docker_runs: list[float] = []
         self.docker = self.root / "bin" / "docker"
         for directory in (self.home.group_files, self.home.groups, self._drafts, self.docker.parent):
             directory.mkdir(parents=True)
-        self._stamps.touch()
-        self.docker.write_text(WRAPPER.format(stamps=self._stamps, docker=os.path.abspath(docker)))
+        self.docker.write_text(WRAPPER.format(pipe=self._pipe, docker=os.path.abspath(docker)))
         self.docker.chmod(0o755)
+        self._note_docker_runs()
         self.pid = 0
 
     def __enter__(self) -> Self:
@@ -168,7 +170,18 @@ class Household:
 
     def docker_runs(self) -> list[float]:
         """The times at which `docker run` was issued."""
-        return [float(line) for line in self._stamps.read_text().split()]
+        return list(self._docker_runs)
+
+    def _note_docker_runs(self) -> None:
+        """For each `docker run` the wrapper writes a line into the pipe; for ever, on a thread of its own."""
+        os.mkfifo(self._pipe)
+        fd = os.open(self._pipe, os.O_RDWR)  # read and write: it never ends, and the wrapper never waits for a reader
+
+        def read() -> None:
+            while (lines := os.read(fd, 4096)) != b"":
+                self._docker_runs += [time.time()] * lines.count(b"\n")
+
+        threading.Thread(target=read, daemon=True).start()
 
     # -- runs ------------------------------------------------------------------------------------------------------
 

@@ -170,7 +170,10 @@ class HomeUnderTest:
             own = [line["text"] for line in self.transcript(folder) if line["is_bot"]]
             return said if len(said) >= count and own == said else None
 
-        return wait_for(arrived, seconds, f"{count} answers in {folder}, there are {self.said(folder)}\n{self.log()}")
+        try:
+            return wait_for(arrived, seconds, f"{count} answers in {folder}")
+        except AssertionError as error:
+            raise AssertionError(f"{error}; there are {self.said(folder)}\n{self.log()}") from None
 
     def transcript(self, folder: str) -> list[dict[str, Any]]:
         chat = self.home.chat(f"local:{folder}")
