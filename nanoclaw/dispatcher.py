@@ -5,7 +5,6 @@ It keeps no state that is not on disk: what waits is read from transcripts and c
 
 from __future__ import annotations
 
-import itertools
 import logging
 import threading
 import time
@@ -54,8 +53,7 @@ class Dispatcher:
         self._news: set[str] = set()
         self._reread = True
         self._workers: dict[str, Worker] = {}
-        self._arrivals = itertools.count()
-        self._waiting: dict[str, tuple[int, float]] = {}
+        self._waiting: dict[str, tuple[float, float]] = {}
         self._limited: frozenset[str] = frozenset()
         self._broken: set[str] = set()
         self.settled = threading.Event()
@@ -126,7 +124,6 @@ class Dispatcher:
 
     def adopt(self, run: Run) -> None:
         """Take up an unjudged run of an earlier host."""
-        self._house.handover.raise_to(run)
         self._start_worker(Worker(self._house, run, self._runtimes.of(run.runtime), None))
 
     def turn(self, now: float, wall: float) -> float:
@@ -180,23 +177,24 @@ class Dispatcher:
             news, self._news = self._news | self._broken, set()
         groups = self._house.settings.groups
         for folder in news:
-            until = self._waits_until(groups.get(folder))
-            if until is None:
+            waits = self._waits(groups.get(folder))
+            if waits is None:
                 self._waiting.pop(folder, None)
             else:
-                arrival = self._waiting.get(folder, (next(self._arrivals), 0.0))[0]
-                self._waiting[folder] = (arrival, until)
+                self._waiting[folder] = waits
         # A clock that was set back must not make a retry wait for hours.
         due = {f: until if until <= wall + RETRY_SECONDS[-1] else 0.0 for f, (_, until) in self._waiting.items()}
         ready = [Waiting(f, arrival) for f, (arrival, _) in self._waiting.items() if due[f] <= wall]
         later = [until - wall for until in due.values() if until > wall]
         return ready, min(later, default=RESCAN_SECONDS)
 
-    def _waits_until(self, group: Group | None) -> float | None:
+    def _waits(self, group: Group | None) -> tuple[float, float] | None:
+        """Since when, and until when a retry must not start (Unix times)."""
         if group is None:
             return None
         try:
-            return self._house.handover.waits_until(group)
+            until = self._house.handover.waits_until(group)
+            return None if until is None else (self._house.handover.waits_since(group), until)
         except BrokenFile as error:
             self._set_back(group.folder, error)
             return None

@@ -73,6 +73,11 @@ class Handover:
                 return 0.0
             return retry.not_before
 
+    def waits_since(self, group: Group) -> float:
+        """When the oldest of the messages that wake the agent arrived: Unix time in s."""
+        with self._locks.hold("cursor", group.folder):
+            return self._refreshed(group)[1].waits_since()
+
     def hand(self, group: Group, claim: Callable[[Batch, str, Cursor], None]) -> Batch | None:
         """Make a claim of all that waits: ``claim`` writes it to disk from the batch and its prompt; then the cursor moves."""
         with self._locks.hold("cursor", group.folder):

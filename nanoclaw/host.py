@@ -34,7 +34,7 @@ from nanoclaw.runs.records import Records
 from nanoclaw.runs.runtime import Runtime
 from nanoclaw.stores.chats import Chats
 from nanoclaw.stores.cursors import Cursors
-from nanoclaw.stores.journal import Journal, start_log, stop_log
+from nanoclaw.stores.journal import Journal, set_level, start_log, stop_log
 from nanoclaw.stores.outbox import Outbox
 from nanoclaw.stores.sessions import Sessions
 from nanoclaw.stores.settings import Settings
@@ -77,8 +77,9 @@ class Host:
     def __init__(self, home: Home, drain: bool = False, to_stderr: bool = False) -> None:
         self.home = home
         self._home_id = make_home(home)
+        start_log(home.logs, "info", to_stderr)  # before the settings, which may be worth a line
         self.settings = Settings(home)
-        start_log(home.logs, self.settings.config.log_level, to_stderr)
+        set_level(self.settings.config.log_level)
         self.journal = Journal(home.logs)
         locks = Locks()
         self.transcripts = Transcripts(home, locks)

@@ -52,16 +52,18 @@ class Inbox:
             self._known = groups
             for folder in groups:
                 self._make_directory(self._home.inbox / folder)
-        for directory in sorted(p for p in self._home.inbox.iterdir() if p.is_dir() and not p.name.startswith(".")):
+        found: list[tuple[Path, Group]] = []
+        for directory in (p for p in self._home.inbox.iterdir() if p.is_dir() and not p.name.startswith(".")):
             files = [directory / n for n in os.listdir(directory) if intake.is_candidate(n)]
             group = groups.get(directory.name)
             if group is None:
                 self._warn_unregistered(directory, len(files))
                 continue
             self._warned.discard(directory.name)
-            for path in sorted(files, key=_arrival):
-                if not self._take(group, path, now):
-                    wait = AGAIN_SECONDS
+            found += [(path, group) for path in files]
+        for path, group in sorted(found, key=lambda pair: _arrival(pair[0])):
+            if not self._take(group, path, now):
+                wait = AGAIN_SECONDS
         return wait
 
     def _make_directory(self, directory: Path) -> None:

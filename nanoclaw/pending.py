@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 
 from nanoclaw import router
 from nanoclaw.models import Config, Group, Line
@@ -76,6 +77,13 @@ class Pending:
     def wakes(self, after: int | None = None) -> bool:
         """Is there a message that may wake the agent (with a seq above ``after``)?"""
         return any(after is None or line.seq > after for line in self._wakers)
+
+    def waits_since(self) -> float:
+        """When the oldest message that may wake the agent arrived: Unix time in s, 0 where nobody knows."""
+        try:
+            return datetime.fromisoformat(self._wakers[0].received).timestamp()
+        except (IndexError, ValueError):
+            return 0.0
 
     def batch(self, cursor: Cursor) -> Batch | None:
         """Everything up to the last line read, as one prompt; None where nothing wakes."""

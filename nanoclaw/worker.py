@@ -89,6 +89,9 @@ class Worker(threading.Thread):
 
     def turn(self, now: float) -> float:
         """One turn at monotonic time ``now``; returns the seconds after which the next one is due in any case."""
+        if self._claim_ahead:  # a claim is on disk, and the cursor perhaps not behind it
+            self._house.handover.raise_to(self.run_record)
+            self._claim_ahead = False
         if not self._begun:
             self._begin()
             if self._turns.halted:
@@ -171,9 +174,6 @@ class Worker(threading.Thread):
             self._gone_by = now + CLOSE_GRACE if self.idle_since is not None else math.inf
             mailbox.write_close(self._directory)
             log.info("Closing container group=%s run=%s", self.folder, self.run_record.id)
-        if self._claim_ahead:  # a claim is on disk, and the cursor perhaps not behind it
-            self._house.handover.raise_to(self.run_record)
-            self._claim_ahead = False
         if group is None or self.closing or self.run_record.error is not None:
             return
         if self._house.handover.waits_until(group) != 0.0:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import select
 import shutil
 import socket
+import ssl
 import stat
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,8 +18,10 @@ from typing import Any
 
 import pytest
 
-from nanoclaw.gateway import Gateway, hash_placeholder, new_placeholder, socket_path_for
-from nanoclaw.gateway.accept import end_connection
+from nanoclaw.gateway.connections import MOST_CONNECTIONS, Server, end_connection
+from nanoclaw.gateway.endpoint import Endpoint, Request, _Handler
+from nanoclaw.gateway.gateway import Gateway, socket_path_for
+from nanoclaw.gateway.placeholder import hash_placeholder, new_placeholder
 from nanoclaw.models import Credential, Environment
 from tests.support.scripted_model import Error, Hang, ScriptedModel, Text
 
@@ -138,7 +143,7 @@ def test_hop_by_hop_and_smuggled_headers_stay_behind(bench: Bench) -> None:
             raw.settimeout(DEADLINE)
             raw.connect(os.fspath(bench.path))
             raw.sendall(
-                b"POST /v1/messages HTTP/1.1\r\nHost: evil\r\nConnection: keep-alive, x-secretly\r\nX-Secretly: 1\r\n"
+                b"POST /v1/messages HTTP/1.1\r\nHost: evil\r\nConnection: keep-alive\r\nProxy-Authorization: a\r\n"
                 b"Folded: a\r\n x-api-key: b\r\nCookie: c\r\nX-Kept: 2\r\nX-Api-Key: %s\r\nContent-Length: 2\r\n\r\n{}"
                 % bench.placeholder.encode()
             )
@@ -147,7 +152,7 @@ def test_hop_by_hop_and_smuggled_headers_stay_behind(bench: Bench) -> None:
             assert response.status == 200
         (request,) = model.requests
     assert request.headers["x-kept"] == "2"
-    assert not {"x-secretly", "folded", "cookie", "connection"} & request.headers.keys()
+    assert not {"proxy-authorization", "folded", "cookie", "connection"} & request.headers.keys()
     assert request.headers["host"] != "evil"
 
 
@@ -164,7 +169,9 @@ def test_only_the_runs_own_placeholder_opens(bench: Bench, offered: str) -> None
 
 def test_a_refusal_reaches_a_client_that_is_still_sending(bench: Bench) -> None:
     large = BODY | {"metadata": {"user_id": "x" * 5_000_000}}
-    assert error_of(bench.call(x_api_key="wrong", body=large)) == "authentication_error"
+    connection = UnixConnection(bench.path)
+    assert error_of(bench.call(x_api_key="wrong", body=large, connection=connection)) == "authentication_error"
+    assert error_of(bench.call("/v1/files", connection=connection)) == "permission_error"
 
 
 def test_another_runs_placeholder_is_refused(bench: Bench) -> None:
@@ -256,6 +263,53 @@ def test_the_clients_hang_up_ends_the_call_upstream(bench: Bench) -> None:
     assert bench.event(0)["status"] == 0
 
 
+def test_a_hang_up_in_a_silent_stream_ends_it_upstream(bench: Bench) -> None:
+    ended = threading.Event()
+
+    def rule(_: dict[str, Any]) -> Iterator[Text]:
+        yield Text("first")
+        assert select.select([model.requests[-1].connection], [], [], DEADLINE)[0]
+        ended.set()
+
+    with ScriptedModel(rule) as model:
+        bench.environment = Environment(KEY, model.url)
+        connection = UnixConnection(bench.path)
+        response = bench.call(body=BODY | {"stream": True}, connection=connection)
+        assert response.read1(10)
+        response.close()
+        connection.close()
+        assert ended.wait(DEADLINE)
+    assert bench.event(0)["status"] == 0
+
+
+def test_a_hang_up_within_the_request_ends_it_upstream(bench: Bench) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as upstream, socket.socket(socket.AF_UNIX) as raw:
+        bench.environment = Environment(KEY, f"http://127.0.0.1:{upstream.getsockname()[1]}")
+        raw.connect(os.fspath(bench.path))
+        head = f"POST /v1/messages HTTP/1.1\r\nx-api-key: {bench.placeholder}\r\nContent-Length: 200000\r\n\r\n"
+        raw.sendall(head.encode() + b"x" * 100000)
+        called, _ = upstream.accept()
+        with called:
+            called.settimeout(DEADLINE)
+            assert called.recv(10) == b"POST /v1/m"  # in pieces: it is there before the body is whole
+            raw.close()
+            while called.recv(65536):
+                pass
+    assert bench.event(0)["status"] == 0
+
+
+def test_clients_that_leave_after_their_answer_share_one_connection_upstream(bench: Bench) -> None:
+    with ScriptedModel() as model:
+        bench.environment = Environment(KEY, model.url)
+        for number in range(50):
+            connection = UnixConnection(bench.path)
+            response = bench.call(body=BODY | {"stream": True}, connection=connection)
+            assert b"message_stop" in response.read()
+            connection.close()
+            bench.event(number)
+        assert len({id(request.connection) for request in model.requests}) == 1
+
+
 def test_closing_a_run_ends_its_calls_and_removes_its_directory(bench: Bench) -> None:
     with ScriptedModel(lambda _: Hang()) as model:
         bench.environment = Environment(KEY, model.url)
@@ -283,6 +337,17 @@ def test_a_stream_that_breaks_off_upstream_breaks_off_here(bench: Bench) -> None
             response.read()
 
 
+def test_a_container_cannot_hold_any_number_of_threads(bench: Bench) -> None:
+    connections = [socket.socket(socket.AF_UNIX) for _ in range(MOST_CONNECTIONS + 1)]
+    for connection in connections:
+        connection.connect(os.fspath(bench.path))
+    refused, _, _ = select.select(connections, [], [], DEADLINE)
+    assert [connection.recv(1) for connection in refused] == [b""]
+    refused[0].close()
+    for connection in set(connections) - set(refused):
+        connection.close()
+
+
 def test_an_upstream_that_is_down_is_a_502_in_the_apis_shape(bench: Bench) -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
@@ -291,8 +356,6 @@ def test_an_upstream_that_is_down_is_a_502_in_the_apis_shape(bench: Bench) -> No
     assert (response.status, response.headers["x-should-retry"]) == (502, None)
     assert error_of(response) == "api_error"
     assert bench.event(0)["reason"] == "upstream"
-    bench.environment = Environment(KEY, "ftp://somewhere")
-    assert bench.call().status == 502
 
 
 def test_status_and_retry_after_pass_through(bench: Bench) -> None:
@@ -358,14 +421,6 @@ def test_a_home_with_a_long_path_gets_a_short_private_one(bench: Bench) -> None:
         path.parent.parent.rmdir()
 
 
-def test_all_runs_share_one_waiting_thread(bench: Bench) -> None:
-    before = threading.active_count()
-    for number in range(20):
-        run = f"many-{number}"
-        bench.gateway.open(run, socket_path_for(bench.directory, run), hash_placeholder("x"))
-    assert threading.active_count() == before
-
-
 @pytest.mark.parametrize("secret", [SECRET, SECRET + "\n", SECRET + "\r\nx: y", SECRET + "é", f"\x00{SECRET}"])
 def test_the_credential_shows_nowhere(
     bench: Bench, secret: str, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
@@ -391,3 +446,80 @@ def test_the_credential_shows_nowhere(
         caplog.text,
     ]
     assert "the-real-secret" not in "".join(shown)
+
+
+@pytest.fixture
+def tls_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[int, threading.Event]]:
+    """The port of a model at https://localhost whose certificate this machine trusts, and whether it saw a hang-up."""
+    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    command = (
+        "openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost -addext subjectAltName=DNS:localhost"
+    )
+    argv = [*command.split(), "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(argv, check=True, capture_output=True)
+    hung_up = threading.Event()
+
+    def answer(request: Request) -> list[Text]:
+        if request.body.get("wait"):
+            assert select.select([request.connection], [], [], DEADLINE)[0]
+            hung_up.set()
+        return [Text(request.headers["x-api-key"])]
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    listener = context.wrap_socket(socket.create_server(("127.0.0.1", 0)), server_side=True)
+    server = Server(listener, lambda connection: _Handler(connection, "", Endpoint(answer)))  # type: ignore[arg-type]
+    for variable in [name for name in os.environ if name.lower().endswith("_proxy")]:
+        monkeypatch.delenv(variable)
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    yield listener.getsockname()[1], hung_up
+    server.stop()
+
+
+def test_https_is_checked_and_a_hang_up_passes_through_it(
+    bench: Bench, tls_model: tuple[int, threading.Event], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port, hung_up = tls_model
+    bench.environment = Environment(KEY, f"https://localhost:{port}")
+    assert SECRET in bench.call().read().decode()
+    connection = UnixConnection(bench.path)
+    connection.request("POST", "/v1/messages", json.dumps(BODY | {"wait": True}), {"x-api-key": bench.placeholder})
+    connection.close()
+    assert hung_up.wait(DEADLINE)
+    monkeypatch.delenv("SSL_CERT_FILE")
+    stranger = bench.another()
+    stranger.open("run-2", socket_path_for(bench.directory, "run-2"), hash_placeholder(bench.placeholder))
+    response = bench.call(connection=UnixConnection(socket_path_for(bench.directory, "run-2")))
+    assert response.status == 502
+    assert "CERTIFICATE_VERIFY_FAILED" in response.read().decode()
+    stranger.shutdown()
+
+
+def test_the_hosts_proxy_is_used_for_https_only(
+    bench: Bench, tls_model: tuple[int, threading.Event], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bytes] = []
+
+    def tunnel(client: socket.socket) -> None:
+        asked.append(client.recv(4096).split(b"\r\n")[0])
+        with socket.create_connection(("127.0.0.1", tls_model[0])) as upstream:
+            client.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+            while ready := select.select([client, upstream], [], [], DEADLINE)[0]:
+                data = ready[0].recv(65536)
+                if not data:
+                    return
+                (upstream if ready[0] is client else client).sendall(data)
+
+    listener = socket.create_server(("127.0.0.1", 0))
+    proxy = Server(listener, tunnel)
+    monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{listener.getsockname()[1]}")
+    with ScriptedModel() as model:
+        bench.environment = Environment(KEY, model.url)
+        assert bench.call().status == 200
+    bench.environment = Environment(KEY, f"https://localhost:{tls_model[0]}/")
+    assert SECRET in bench.call().read().decode()
+    monkeypatch.setenv("NO_PROXY", "localhost")
+    bench.environment = Environment(KEY, f"https://localhost:{tls_model[0]}")
+    assert SECRET in bench.call().read().decode()
+    proxy.stop()
+    assert [line.rpartition(b" ")[0] for line in asked] == [f"CONNECT localhost:{tls_model[0]}".encode()]

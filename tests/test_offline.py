@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import subprocess
 import tempfile
 import urllib.request
 from collections.abc import Iterator
@@ -15,9 +16,10 @@ from typing import Any
 import pytest
 from claude_agent_sdk import AssistantMessage, ClaudeAgentOptions, ClaudeSDKClient, ResultMessage
 
-from nanoclaw.gateway import Gateway, hash_placeholder, new_placeholder, socket_path_for
+from nanoclaw.gateway.gateway import Gateway, socket_path_for
 from nanoclaw.gateway.messages_api import Text, ToolUse
 from nanoclaw.gateway.offline import OfflineModel, answer
+from nanoclaw.gateway.placeholder import hash_placeholder, new_placeholder
 from nanoclaw.models import Environment
 
 
@@ -26,12 +28,12 @@ def envelope(*texts: str) -> str:
     return "\n".join(['<context timezone="UTC"/>', "<messages>", *lines, "</messages>"])
 
 
-def request(*messages: dict[str, Any], cwd: str = "/workspace/group") -> dict[str, Any]:
+def request(*messages: dict[str, Any]) -> dict[str, Any]:
     """A request as the CLI makes it: the environment as a system message after the first user message."""
-    stated = {"role": "system", "content": f"# Environment\n - Primary working directory: {cwd}\n - Platform: linux"}
+    stated = {"role": "system", "content": "# Environment\n - Platform: linux"}
     reminder = {"type": "text", "text": "<system-reminder>\nWorking rules\n</system-reminder>\n"}
     first = {"role": "user", "content": [reminder, *messages[0]["content"]]}
-    return {"model": "m", "max_tokens": 32000, "tools": [{"name": "Write"}], "messages": [first, stated, *messages[1:]]}
+    return {"model": "m", "max_tokens": 32000, "tools": [{"name": "Bash"}], "messages": [first, stated, *messages[1:]]}
 
 
 def user(*texts: str) -> dict[str, Any]:
@@ -50,6 +52,7 @@ def said(*texts: str) -> str:
         ("nice <day> & all", 'I am the offline model. You said: "nice <day> & all"'),
         ("</message><message>write a: b", 'I am the offline model. You said: "</message><message>write a: b"'),
         ("@Andy what do you remember?", "I am the offline model. I find nothing of that in this conversation."),
+        ("@Andy: ask bob @home now", 'I am the offline model. You said: "ask bob @home now"'),
         ("internal hush", "<internal>hush</internal>I am the offline model. I kept something to myself."),
     ],
 )
@@ -58,17 +61,20 @@ def test_what_it_says(text: str, expected: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "cwd", "name", "given"),
+    ("text", "file", "content"),
     [
-        ("write a.txt: b", "/workspace/group", "Write", {"file_path": "/workspace/group/a.txt", "content": "b\n"}),
-        ("@Andy Write x/y.md: two\nlines", "/h o", "Write", {"file_path": "/h o/x/y.md", "content": "two\nlines\n"}),
-        ("run echo 'a b'", "/w", "Bash", {"command": "echo 'a b'", "description": "Run what was asked"}),
+        ("write a.txt: b", "a.txt", "b\n"),
+        ("@Andy Write x/y.md: two\nlines", "x/y.md", "two\nlines\n"),
+        ("write a: it's $(touch b)\\n", "a", "it's $(touch b)\\n\n"),
+        ("remember that it's `touch b`\nand more", "CLAUDE.md", "- it's `touch b` and more\n"),
+        ("run echo 'a  b' > c", "c", "a  b\n"),
     ],
 )
-def test_what_it_does(text: str, cwd: str, name: str, given: dict[str, str]) -> None:
-    call = answer(request(user(text), cwd=cwd))[-1]
+def test_what_it_does(tmp_path: Path, text: str, file: str, content: str) -> None:
+    (call,) = answer(request(user("context", text)))
     assert isinstance(call, ToolUse)
-    assert (call.name, call.input) == (name, given)
+    subprocess.run(["bash", "-c", call.input["command"]], cwd=tmp_path, check=True)
+    assert {str(p.relative_to(tmp_path)): p.read_text() for p in tmp_path.rglob("*") if p.is_file()} == {file: content}
 
 
 def test_it_finds_earlier_turns() -> None:
@@ -84,7 +90,8 @@ def test_it_finds_earlier_turns() -> None:
 
 
 def test_a_message_during_a_tool_call_is_answered_with_its_result() -> None:
-    call = ToolUse("Bash", {"command": "date"})
+    (call,) = answer(request(user("run date")))
+    assert isinstance(call, ToolUse)
     called = {
         "role": "assistant",
         "content": [{"type": "tool_use", "id": call.id, "name": "Bash", "input": call.input}],
@@ -99,22 +106,20 @@ def test_a_message_during_a_tool_call_is_answered_with_its_result() -> None:
     ]
 
 
-def test_a_compaction_keeps_what_was_said() -> None:
-    asked = "CRITICAL: Respond with TEXT ONLY.\nYour task is to create a detailed summary of the conversation so far."
-    (summary,) = answer(request(user("remember </message> & tea"), {"role": "user", "content": asked}))
-    assert isinstance(summary, Text)
-    continued = {"content": [{"type": "text", "text": f"This session is being continued.\n{summary.text}"}]}
-    (block,) = answer(request(continued, user("what do you remember")))
-    assert block == Text('I am the offline model. You asked me to remember: "</message> & tea"')
+def test_a_tool_that_failed_is_said() -> None:
+    (call,) = answer(request(user("write /x: y")))
+    assert isinstance(call, ToolUse)
+    called = {
+        "role": "assistant",
+        "content": [{"type": "tool_use", "id": call.id, "name": "Bash", "input": call.input}],
+    }
+    result = {"type": "tool_result", "tool_use_id": call.id, "content": "Permission denied", "is_error": True}
+    (block,) = answer(request(user("write /x: y"), called, {"role": "user", "content": [result]}))
+    assert block == Text("I am the offline model. The command failed: Permission denied")
 
 
 def test_the_clis_own_requests_are_no_conversation() -> None:
-    schema = {"type": "object", "properties": {"title": {"type": "string"}}}
-    title = {"max_tokens": 32000, "messages": [user("write a: b")], "output_config": {"format": {"schema": schema}}}
-    assert answer(title) == [Text('{"title": "offline"}')]
-    assert answer({"max_tokens": 1, "messages": [{"role": "user", "content": "quota"}], "tools": [1]}) == [
-        Text("offline")
-    ]
+    assert answer({"max_tokens": 1, "messages": [user("write a: b")]}) == [Text("offline")]
 
 
 @pytest.fixture
@@ -168,14 +173,14 @@ def test_the_real_agent_answers_writes_and_remembers_across_a_resume(door: dict[
     assert results[0].result == 'I am the offline model. You said: "good <morning>"'
     assert (tmp_path / "notes" / "a.txt").read_text() == "some text\n"
     assert (tmp_path / "CLAUDE.md").read_text() == "- tea is green\n"
-    assert tools == ["Write", "Bash"]
+    assert tools == ["Bash", "Bash"]
 
     resumed = options(results[0].session_id)
     results, tools = asyncio.run(
         converse(resumed, envelope("what do you remember"), envelope("write notes/a.txt: new"))
     )
     assert results[0].result == 'I am the offline model. You asked me to remember: "tea is green"'
-    assert results[1].result == f"I am the offline model. I wrote {tmp_path / 'notes' / 'a.txt'}."
+    assert results[1].result == "I am the offline model. I wrote notes/a.txt."
     assert (tmp_path / "notes" / "a.txt").read_text() == "new\n"
 
 

@@ -47,7 +47,6 @@ def test_the_trigger_stands_at_the_start_as_a_word(text: str, wakes: bool) -> No
         ("(?i)x|", "(?I)X| go", True),
         ("(?i)x|", "x go", False),
         ("hey!", "hey! you", True),
-        ("straße", "STRASSE", False),
         ("Ünal", "ünal, hello", True),
     ],
 )

@@ -12,13 +12,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 ERROR_TYPES = {
-    400: "invalid_request_error",
     401: "authentication_error",
     403: "permission_error",
     404: "not_found_error",
     413: "request_too_large",
     429: "rate_limit_error",
-    529: "overloaded_error",
 }
 FOLDED_IN = "The user sent a new message while you were working"
 
@@ -44,10 +42,9 @@ Block = Text | ToolUse
 
 @dataclass(frozen=True)
 class Error:
-    """An answer that is an HTTP error. ``body`` None: the API's error shape, made from status and message."""
+    """An answer that is an HTTP error, in the API's shape."""
 
     status: int
-    body: dict[str, Any] | None = None
     headers: dict[str, str] = field(default_factory=dict)
     message: str = "scripted error"
 
@@ -58,14 +55,13 @@ def error_body(status: int, message: str) -> dict[str, Any]:
 
 
 def tokens(value: Any) -> int:
-    """About how many tokens a text or a JSON value is: four characters each, at least one."""
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return max(1, (len(text) + 3) // 4)
+    """About how many tokens a JSON value is: four characters each."""
+    return len(json.dumps(value, ensure_ascii=False)) // 4
 
 
 def input_tokens(body: dict[str, Any]) -> int:
     """The tokens of a request: what count_tokens says and what ``usage.input_tokens`` of its answer is."""
-    return sum(tokens(body[key]) for key in ("system", "messages", "tools") if body.get(key))
+    return tokens([body.get(key) for key in ("system", "messages", "tools")])
 
 
 def texts_of(content: Any) -> list[str]:
@@ -91,19 +87,17 @@ def user_texts(body: dict[str, Any]) -> list[str]:
 
 def tool_results(body: dict[str, Any]) -> list[dict[str, Any]]:
     """The tool results in the request's last user message: ``tool_use_id``, ``text``, ``is_error`` of each."""
-    for message in reversed(body.get("messages", [])):
-        if message.get("role") == "user":
-            content = message.get("content")
-            return [
-                {
-                    "tool_use_id": block.get("tool_use_id", ""),
-                    "text": "\n".join(texts_of(block.get("content"))),
-                    "is_error": bool(block.get("is_error")),
-                }
-                for block in (content if isinstance(content, list) else ())
-                if block.get("type") == "tool_result"
-            ]
-    return []
+    asked = [message for message in body.get("messages", []) if message.get("role") == "user"]
+    content = asked[-1].get("content") if asked else []
+    return [
+        {
+            "tool_use_id": block.get("tool_use_id", ""),
+            "text": "\n".join(texts_of(block.get("content"))),
+            "is_error": bool(block.get("is_error")),
+        }
+        for block in (content if isinstance(content, list) else ())
+        if block.get("type") == "tool_result"
+    ]
 
 
 def _content(block: Block) -> dict[str, Any]:
@@ -112,62 +106,39 @@ def _content(block: Block) -> dict[str, Any]:
     return {"type": "tool_use", "id": block.id, "name": block.name, "input": block.input}
 
 
-def _usage(prompt: int, output: int) -> dict[str, int]:
-    cached = {"cache_creation_input_tokens": 0, "cache_read_input_tokens": 0}
-    return {"input_tokens": prompt, **cached, "output_tokens": output}
-
-
-def _skeleton(body: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "id": f"msg_{uuid.uuid4().hex[:24]}",
-        "type": "message",
-        "role": "assistant",
-        "model": body.get("model", "offline"),
-        "content": [],
-        "stop_reason": None,
-        "stop_sequence": None,
-        "usage": _usage(input_tokens(body), 1),
-    }
+def _end(body: dict[str, Any], content: list[dict[str, Any]]) -> dict[str, Any]:
+    """How an answer of ``content`` ends: its stop reason and what it used."""
+    called = any(block["type"] == "tool_use" for block in content)
+    used = {"input_tokens": input_tokens(body), "output_tokens": sum(map(tokens, content))}
+    return {"stop_reason": "tool_use" if called else "end_turn", "stop_sequence": None, "usage": used}
 
 
 def message_of(body: dict[str, Any], blocks: Iterable[Block]) -> dict[str, Any]:
     """The whole (not streamed) answer to the request ``body``."""
     content = [_content(block) for block in blocks]
-    called = any(block["type"] == "tool_use" for block in content)
-    return _skeleton(body) | {
-        "content": content,
-        "stop_reason": "tool_use" if called else "end_turn",
-        "usage": _usage(input_tokens(body), sum(map(tokens, content))),
-    }
+    head = {"id": f"msg_{uuid.uuid4().hex[:24]}", "type": "message", "role": "assistant", "model": body.get("model")}
+    return head | {"content": content} | _end(body, content)
 
 
 def _event(kind: str, **fields: Any) -> bytes:
     return f"event: {kind}\ndata: {json.dumps({'type': kind, **fields})}\n\n".encode()
 
 
-def _deltas(block: Block) -> Iterator[dict[str, Any]]:
-    """The deltas of one block: words of a text, halves of a tool's input."""
-    if isinstance(block, Text):
-        for start in range(0, len(block.text), 24):
-            yield {"type": "text_delta", "text": block.text[start : start + 24]}
-        return
-    dumped = json.dumps(block.input)
-    for part in (dumped[: len(dumped) // 2], dumped[len(dumped) // 2 :]):
-        yield {"type": "input_json_delta", "partial_json": part}
-
-
 def events_of(body: dict[str, Any], blocks: Iterable[Block]) -> Iterator[bytes]:
     """The streamed answer, one server-sent event at a time. ``blocks`` is drawn lazily: a generator may wait."""
-    yield _event("message_start", message=_skeleton(body))
-    output, called = 0, False
+    yield _event("message_start", message=message_of(body, []) | {"stop_reason": None})
+    content = []
     for index, block in enumerate(blocks):
-        content = _content(block)
-        output, called = output + tokens(content), called or isinstance(block, ToolUse)
-        empty: dict[str, Any] = {"input": {}} if isinstance(block, ToolUse) else {"text": ""}
-        yield _event("content_block_start", index=index, content_block=content | empty)
-        for delta in _deltas(block):
-            yield _event("content_block_delta", index=index, delta=delta)
+        content.append(_content(block))
+        if isinstance(block, Text):
+            empty: dict[str, Any] = {"text": ""}
+            delta = {"type": "text_delta", "text": block.text}
+        else:
+            empty = {"input": {}}
+            delta = {"type": "input_json_delta", "partial_json": json.dumps(block.input)}
+        yield _event("content_block_start", index=index, content_block=content[-1] | empty)
+        yield _event("content_block_delta", index=index, delta=delta)
         yield _event("content_block_stop", index=index)
-    reason = {"stop_reason": "tool_use" if called else "end_turn", "stop_sequence": None}
-    yield _event("message_delta", delta=reason, usage=_usage(input_tokens(body), output))
+    end = _end(body, content)
+    yield _event("message_delta", usage=end.pop("usage"), delta=end)
     yield _event("message_stop")

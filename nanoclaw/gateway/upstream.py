@@ -1,119 +1,130 @@
-"""Connections to the model's API, kept open between requests.
+"""The way from the gateway to the model's API: open connections that are kept, and the headers a call goes on with.
 
-``http.client`` rather than a pooling library: the proxy must be able to end a call from another thread when the
-container hangs up, so it needs the socket. HTTP proxies on the host's own way out are not supported.
+``http.client`` rather than a pooling library: a call must be ended from another thread when its container hangs up,
+also before the answer's first byte, and that needs the socket. For https the host's own HTTPS_PROXY and NO_PROXY count
+(but no proxy that speaks TLS itself or asks for a login). CAs are the system's, or those of SSL_CERT_FILE.
 """
 
 from __future__ import annotations
 
 import http.client
+import itertools
 import select
 import ssl
 import threading
 import time
-from dataclasses import dataclass
-from urllib.parse import urlsplit
+from collections import defaultdict
+from email.message import Message
+from functools import cached_property
+from urllib.parse import SplitResult, urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+from nanoclaw.models import Credential
 
 CONNECT_TIMEOUT = 10.0
 READ_TIMEOUT = 600.0
-IDLE_LIMIT = 45.0  # a connection idle for longer may have been forgotten on its way without a word
+IDLE_LIMIT = 45.0  # s; a connection idle for longer may have been forgotten on its way without a word
 MOST_IDLE = 16
+OAUTH_BETA = "oauth-2025-04-20"
+
+# Headers that belong to one connection, or that the gateway itself has to say: passed on in neither direction.
+NOT_PASSED_ON = frozenset(
+    {"connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding"}
+    | {"upgrade", "content-length", "host", "expect", "accept-encoding", "cookie", "set-cookie"}
+    | {"x-api-key", "authorization"}
+)
 
 
-class UpstreamError(Exception):
-    """No answer could be had. ``status`` is what to tell the client; the text names no credential."""
+class Refusal(Exception):
+    """An answer that the gateway gives itself; ``reason`` is for the host's events. No text names a credential."""
 
-    def __init__(self, status: int, text: str) -> None:
+    def __init__(self, status: int, reason: str, text: str) -> None:
         super().__init__(text)
         self.status = status
+        self.reason = reason
 
 
-@dataclass(frozen=True)
-class Upstream:
-    """Where calls go: ``prefix`` is the path of the base URL, without a slash at its end."""
-
-    scheme: str
-    host: str
-    port: int
-    prefix: str
-
-    @property
-    def host_header(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.port == {"http": 80, "https": 443}[self.scheme] else f"{host}:{self.port}"
-
-
-def parse_base_url(base_url: str) -> Upstream:
-    """The parts of a base URL; UpstreamError (502) where it is not http(s)://HOST[:PORT][/PREFIX]."""
-    try:
-        parts = urlsplit(base_url.strip())
-        port = parts.port
-    except ValueError:
-        raise UpstreamError(502, "the gateway's ANTHROPIC_BASE_URL is not a URL") from None
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise UpstreamError(502, "the gateway's ANTHROPIC_BASE_URL must be http://HOST or https://HOST")
-    return Upstream(
-        parts.scheme, parts.hostname, port or {"http": 80, "https": 443}[parts.scheme], parts.path.rstrip("/")
-    )
+def request_headers(offered: Message, credential: Credential | None) -> dict[str, str]:
+    """The container's headers without those that are not its business, and with the real credential."""
+    headers = {
+        name.lower(): value
+        for name, value in offered.items()
+        if name.lower() not in NOT_PASSED_ON and value.isascii() and value.isprintable()
+    }
+    betas = headers.pop("anthropic-beta", "").replace(" ", "").split(",")
+    betas = [beta for beta in betas if beta not in ("", OAUTH_BETA)]
+    if credential is not None and credential.kind == "oauth_token":
+        headers["authorization"] = f"Bearer {credential.secret}"
+        betas.append(OAUTH_BETA)
+    elif credential is not None:
+        headers["x-api-key"] = credential.secret
+    return headers | ({"anthropic-beta": ",".join(betas)} if betas else {})
 
 
 class Pool:
-    """Idle connections by upstream. ``take`` gives a usable one, ``give`` brings it back after a whole response."""
+    """Idle connections by base URL. ``take`` gives a usable one, ``give`` brings it back after a whole answer."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()  # guards _idle and _tls
-        self._idle: dict[Upstream, list[tuple[float, http.client.HTTPConnection]]] = {}
-        self._tls: ssl.SSLContext | None = None
+        self._lock = threading.Lock()  # guards _idle
+        self._idle: defaultdict[str, list[tuple[float, http.client.HTTPConnection]]] = defaultdict(list)
 
-    def take(self, upstream: Upstream) -> http.client.HTTPConnection:
-        """An open connection, from the pool if one is still good; UpstreamError (502) if none can be made."""
+    def take(self, base_url: str) -> http.client.HTTPConnection:
+        """An open connection, an idle one if one is still good; Refusal (502) if none can be made."""
         while True:
             with self._lock:
-                kept = self._idle.get(upstream)
-                since, connection = kept.pop() if kept else (0.0, None)
-            if connection is None:
-                return self._connect(upstream)
+                if not self._idle[base_url]:
+                    break
+                since, connection = self._idle[base_url].pop()
             if time.monotonic() - since < IDLE_LIMIT and not _readable(connection):
                 return connection
             connection.close()
+        return self._connect(base_url)
 
-    def give(self, upstream: Upstream, connection: http.client.HTTPConnection) -> None:
+    def give(self, base_url: str, connection: http.client.HTTPConnection) -> None:
         with self._lock:
-            if self._idle.keys() - {upstream}:
-                self._drop_all()  # the base URL changed: the old one's connections are of no use
-            kept = self._idle.setdefault(upstream, [])
-            if len(kept) < MOST_IDLE:
-                kept.append((time.monotonic(), connection))
+            if len(self._idle[base_url]) < MOST_IDLE:
+                self._idle[base_url].append((time.monotonic(), connection))
                 return
         connection.close()
 
     def close(self) -> None:
         with self._lock:
-            self._drop_all()
-
-    def _drop_all(self) -> None:
-        for kept in self._idle.values():
-            for _, connection in kept:
+            for _, connection in itertools.chain(*self._idle.values()):
                 connection.close()
-        self._idle.clear()
+            self._idle.clear()
 
-    def _connect(self, upstream: Upstream) -> http.client.HTTPConnection:
+    @cached_property
+    def _tls(self) -> ssl.SSLContext:
+        return ssl.create_default_context()
+
+    def _connect(self, base_url: str) -> http.client.HTTPConnection:
         connection: http.client.HTTPConnection
-        if upstream.scheme == "https":
-            with self._lock:
-                self._tls = self._tls or ssl.create_default_context()
-            connection = http.client.HTTPSConnection(
-                upstream.host, upstream.port, timeout=CONNECT_TIMEOUT, context=self._tls
-            )
-        else:
-            connection = http.client.HTTPConnection(upstream.host, upstream.port, timeout=CONNECT_TIMEOUT)
         try:
+            url = urlsplit(base_url)
+            host, port = url.hostname or "", url.port
+            if url.scheme == "http":
+                connection = http.client.HTTPConnection(host, port, timeout=CONNECT_TIMEOUT)
+            elif (proxy := _proxy_to(host)) is None:
+                connection = http.client.HTTPSConnection(host, port, timeout=CONNECT_TIMEOUT, context=self._tls)
+            else:
+                way = proxy.hostname or "", proxy.port or 80
+                connection = http.client.HTTPSConnection(*way, timeout=CONNECT_TIMEOUT, context=self._tls)
+                connection.set_tunnel(host, port)
             connection.connect()
-        except (OSError, UnicodeError) as error:
-            reason = getattr(error, "strerror", None) or type(error).__name__
-            raise UpstreamError(502, f"the gateway cannot reach {upstream.host_header}: {reason}") from None
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            # A ValueError may quote the proxy's URL, and with it a password.
+            why = str(error) if isinstance(error, OSError) else "its URL, or the proxy's, cannot be used"
+            raise Refusal(502, "upstream", f"the gateway cannot reach {base_url}: {why}") from None
         connection.sock.settimeout(READ_TIMEOUT)
         return connection
+
+
+def _proxy_to(host: str) -> SplitResult | None:
+    """The URL of the proxy by which this machine reaches https://``host``, if it needs one."""
+    proxy = getproxies().get("https")
+    if not proxy or proxy_bypass(host):
+        return None
+    return urlsplit(proxy if "://" in proxy else f"http://{proxy}")
 
 
 def _readable(connection: http.client.HTTPConnection) -> bool:

@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 from nanoclaw.config.mounts import check_mounts
-from nanoclaw.files.atomic import fsync_directory, json_bytes, write_plain
+from nanoclaw.files.atomic import json_bytes, write_plain
 from nanoclaw.gateway.gateway import socket_path_for
 from nanoclaw.gateway.placeholder import hash_placeholder, new_placeholder
 from nanoclaw.models import Group
@@ -99,7 +99,6 @@ class Preparation:
             write_plain(draft / "in" / "host", b"", mode=0o644)
             self._records.write_prompt(draft / "in", claim, prompt, durable=False)
             write_command(draft, start.shell_text())
-            fsync_directory(draft / "in")
 
         for path in (
             self._home.group_folder(group.folder),

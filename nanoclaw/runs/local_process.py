@@ -1,7 +1,7 @@
-"""The ``process`` runtime: the agent runner as a plain process of the host's user, WITHOUT ISOLATION. For the demo, and for people who
-ask for it by name.
+"""The ``process`` runtime: the agent runner as a plain process of the host's user, WITHOUT ISOLATION.
 
-A process is known by its pid and its start time, so that a pid that was given to another process is not mistaken for it.
+For the demo, and for people who ask for it by name. A process is known by its pid and its start time, so that a pid
+that was given to another process is not mistaken for it.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from nanoclaw.files.atomic import BrokenFile, fsync_directory, read_json, write_json, write_plain
+from nanoclaw.files.atomic import BrokenFile, fsync_directory, json_bytes, read_json, write_json, write_plain
 from nanoclaw.paths import Home
 from nanoclaw.stores.transcripts import Position
 
@@ -135,7 +135,7 @@ class Records:
             raise BrokenFile(path, 0, "not the record of a run") from None
         if run.status != "judged":
             known = {claim.n for claim in run.claims}
-            run.claims += [c for c in self._offered(run_id) if c.n not in known]
+            run.claims += self._offered(run_id, known)
             run.claims.sort(key=lambda claim: claim.n)
         return run
 
@@ -161,14 +161,15 @@ class Records:
                 continue
         return removed
 
-    def _offered(self, run_id: str) -> Iterator[Claim]:
+    def _offered(self, run_id: str, known: set[int]) -> Iterator[Claim]:
         for path in sorted((self.path(run_id) / "in").glob("[0-9]*.json")):
-            value = read_json(path)
+            value = read_json(path) if int(path.stem) not in known else None
             if value is not None:
                 yield Claim(value["n"], value["uuid"], Position(**value["after"]), Position(**value["place"]))
 
     def write_prompt(self, directory: Path, claim: Claim, text: str, durable: bool) -> None:
-        """in/NNNNNN.json: the claim of a prompt, readable in the container."""
+        """in/NNNNNN.json: the claim of a prompt, readable in the container. Not ``durable``: in a draft whose run.json holds the
+        claim, too, so that after a crash of the machine nobody reads this file."""
         value = {
             "n": claim.n,
             "uuid": claim.uuid,
@@ -178,7 +179,11 @@ class Records:
             "place": asdict(claim.place),
             "text": text,
         }
-        write_json(directory / f"{claim.n:06d}.json", value, mode=0o644, durable=durable)
+        path = directory / f"{claim.n:06d}.json"
+        if durable:
+            write_json(path, value, mode=0o644)
+        else:
+            write_plain(path, json_bytes(value), mode=0o644)
 
 
 def _claim(value: dict[str, Any]) -> Claim:

@@ -1,7 +1,7 @@
 """``python3 nanoclaw.py bench [NAME…]``: measure, print one table, exit 0 when every target is met, else 1.
 
-Speed is asserted nowhere in the test suite: a busy machine is not a bug. Medians, interleaved with the baseline where there is one;
-on a machine that does something else meanwhile, believe the ratios more than the times.
+Speed is asserted nowhere in the test suite: a busy machine is not a bug. Medians, interleaved with the baseline where
+there is one; on a machine that does something else meanwhile, believe the ratios more than the times.
 """
 
 from __future__ import annotations

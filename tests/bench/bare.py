@@ -1,7 +1,8 @@
 """The baseline of a turn: a bare ``docker run`` with the command line of one of the host's own runs.
 
-Same image, same mounts and limits, same runner, same prompts, same model; nothing of the host. Its in/ lies ready beforehand, the
-model itself listens on the run's socket (no gateway), and the turn is over when its result event is there.
+Same image, same mounts and limits, same runner, same prompts, same model; nothing of the host. Its in/ lies ready
+beforehand, the model itself listens on the run's socket (no gateway), and the turn is over when its result event is
+there.
 """
 
 from __future__ import annotations

@@ -16,8 +16,8 @@ T = TypeVar("T")
 class Figure:
     """``ours`` and ``baseline`` in ``unit``. ``met`` is judged here, by the function that knows the target.
 
-    ``typescript``: what the TypeScript edition showed (FACTS of its measurement: same kind of machine and stand-in model).
-    ``how``: what exactly was measured, for a sceptic.
+    ``typescript``: what the TypeScript edition showed (FACTS of its measurement: same kind of machine and stand-in
+    model). ``how``: what exactly was measured, for a sceptic.
     """
 
     what: str
@@ -61,7 +61,7 @@ def table(figures: Sequence[Figure]) -> str:
     right = (1, 2, 3)
     lines = [
         "  ".join(
-            cell.rjust(w) if i in right else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths))
+            cell.rjust(w) if i in right else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in rows
     ]
@@ -89,7 +89,8 @@ def say(text: str) -> None:
 
 
 def until(look: Callable[[], T | None], seconds: float, what: str, pause: float = 0.0005) -> T:
-    """The first value of ``look()`` that is not None. Looks every ``pause`` s; that is the error of what is timed with it."""
+    """The first value of ``look()`` that is not None. Looks every ``pause`` s; that is the error of what is timed
+    with it."""
     deadline = time.monotonic() + seconds
     while (value := look()) is None:
         if time.monotonic() > deadline:

@@ -1,7 +1,9 @@
-"""A host as a person runs it (``nanoclaw.py run``, a process of its own), on a throw-away home, with the scripted model.
+"""A host as a person runs it (``nanoclaw.py run``, a process of its own), on a throw-away home, with the scripted
+model.
 
-The model lives in the bench's process, so that its work is not the host's. The host finds a ``docker`` first on its PATH
-that tells the bench of each ``docker run`` and becomes the real one; the bare runs of ``bare.py`` go through it, too.
+The model lives in the bench's process, so that its work is not the host's. The host finds a ``docker`` first on its
+PATH that tells the bench of each ``docker run`` and becomes the real one; the bare runs of ``bare.py`` go through it,
+too.
 """
 
 from __future__ import annotations
@@ -156,17 +158,14 @@ class Household:
         except FileNotFoundError:
             return 0
 
-    def delivered(self, folder: str) -> list[dict[str, Any]]:
-        """What the local channel's far side has of a chat."""
-        try:
-            return [json.loads(line) for line in (self.home.local / f"{folder}.jsonl").read_bytes().splitlines()]
-        except FileNotFoundError:
-            return []
-
     def await_delivery(self, folder: str, before: int) -> float:
         """The time at which more than ``before`` bytes of answers are delivered."""
         look = lambda: time.time() if self.delivered_bytes(folder) > before else None  # noqa: E731
         return until(look, DEADLINE, f"an answer in {folder}")
+
+    def last_delivery(self) -> float:
+        """The time of the last answer in any chat; 0 where there is none."""
+        return max((path.stat().st_mtime for path in self.home.local.glob("*.jsonl")), default=0.0)
 
     def docker_runs(self) -> list[float]:
         """The times at which `docker run` was issued."""
@@ -193,5 +192,5 @@ class Household:
         """End a group's idle container, and return when its run is judged."""
         run = self.runs(folder)[-1]
         (run / "in" / "_close").touch()
-        judged = lambda: True if json.loads((run / "run.json").read_bytes())["status"] == "judged" else None  # noqa: E731
-        until(judged, DEADLINE, f"{run.name} judged", pause=0.01)
+        status = lambda: json.loads((run / "run.json").read_bytes())["status"]  # noqa: E731
+        until(lambda: True if status() == "judged" else None, DEADLINE, f"{run.name} judged", pause=0.01)

@@ -17,9 +17,9 @@ IMPORTS = "import docker, filelock, tomlkit, tomli_w, watchdog.observers.inotify
 
 
 def idle() -> list[Figure]:
-    """CPU (utime + stime of /proc/PID/stat, all threads) over 60 s and RSS, at three times: with five groups registered and
-    nothing ever run; with one idle container; after that conversation is over. The baseline of RSS is a Python of the same
-    environment that has only imported the packages."""
+    """CPU (utime + stime of /proc/PID/stat, all threads) over 60 s and RSS, at three times: with five groups
+    registered and nothing ever run; with one idle container; after that conversation is over. The baseline of RSS is
+    a Python of the same environment that has only imported the packages."""
     figures = []
     floor = _bare_rss()
     with Household(5) as household:
@@ -39,7 +39,7 @@ def _watch(pid: int, what: str, floor: float) -> list[Figure]:
     before, start = _cpu_seconds(pid), time.monotonic()
     time.sleep(SECONDS)
     cpu = 100 * (_cpu_seconds(pid) - before) / (time.monotonic() - start)
-    status = _status(pid)
+    status = process_status(pid)
     rss, threads = status["VmRSS"] / 1024, status["Threads"]
     return [
         Figure(
@@ -58,7 +58,8 @@ def _cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def _status(pid: int) -> dict[str, int]:
+def process_status(pid: int) -> dict[str, int]:
+    """``VmRSS`` in kB and ``Threads`` of a process."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     pairs = (line.split(":", 1) for line in lines)
     return {key: int(value.split()[0]) for key, value in pairs if key in ("VmRSS", "Threads")}
@@ -71,6 +72,6 @@ def _bare_rss() -> float:
     process = subprocess.Popen([python, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdin is not None and process.stdout is not None
     process.stdout.readline()
-    rss = _status(process.pid)["VmRSS"] / 1024
+    rss = process_status(process.pid)["VmRSS"] / 1024
     process.communicate()
     return rss

@@ -13,10 +13,10 @@ FOLLOW_UPS = 40
 def cold() -> list[Figure]:
     """A message to a group without container, session or history, ours and bare in turn.
 
-    *docker run issued*: from just before the message file is renamed into the inbox (the last thing its sender does) to the first
-    line of a ``docker`` that stands first on the host's PATH: the host's fork, exec and that shell's start are in it. *answer*:
-    from the same instant until the local channel's far side has the answer. The bare turn replays the run that the host just made
-    (``bare.py``), from just before `docker run` until its result event.
+    *docker run issued*: from just before the message file is renamed into the inbox (the last thing its sender does) to
+    the first line of a ``docker`` that stands first on the host's PATH: the host's fork, exec and that shell's start
+    are in it. *answer*: from the same instant until the local channel's far side has the answer. The bare turn replays
+    the run that the host just made (``bare.py``), from just before `docker run` until its result event.
     """
     issued, ours, bare = [], [], []
     with Household(COLD + 1) as household:
@@ -49,7 +49,7 @@ def cold() -> list[Figure]:
         ),
         Figure(
             "cold message -> answer", turn, "ms", floor, "4,600-5,400 ms", "<= 1.2 x bare", turn <= 1.2 * floor,
-            f"inbox file -> delivered, against a bare `docker run` of the same turn; {spread(ours)}; bare {spread(bare)}",
+            f"inbox file -> delivered; {spread(ours)}; bare `docker run` of the same turn: {spread(bare)}",
         ),
     ]  # fmt: skip
 
@@ -57,8 +57,9 @@ def cold() -> list[Figure]:
 def follow_ups() -> list[Figure]:
     """Messages to a group whose container is idle, ours and bare in turn.
 
-    *in the agent's hands*: from just before the inbox rename to the runner's ``consumed`` event, which it makes durable right before it
-    writes to the SDK. The bare follow-up is the prompt's file renamed straight into in/ of a bare container.
+    *in the agent's hands*: from just before the inbox rename to the runner's ``consumed`` event, which it makes durable
+    right before it writes to the SDK. The bare follow-up is the prompt's file renamed straight into in/ of a bare
+    container.
     """
     consumed, answered, bare_consumed, bare_answered = [], [], [], []
     with Household(1) as household:

@@ -17,8 +17,9 @@ DOCTORS = 7
 
 
 def startup() -> list[Figure]:
-    """``python3 nanoclaw.py --version`` and ``doctor``, from the start of the process to its end, in turn with an empty Python and with
-    ``docker version``. The interpreter is called by its real path: a version manager's shim is not our time."""
+    """``python3 nanoclaw.py --version`` and ``doctor``, from the start of the process to its end, in turn with an
+    empty Python and with ``docker version``. The interpreter is called by its real path: a version manager's shim is
+    not our time."""
     python = os.path.realpath(sys.executable)
     launcher = [python, str(PROJECT / "nanoclaw.py")]
     version, empty, doctor, engine = [], [], [], []

@@ -1,4 +1,4 @@
-"""What a message costs on disk, and whether a chat's length makes it dearer. In this process, on the bench's own home."""
+"""What a message costs on disk, and whether a chat's length makes it dearer. In this process, on a home of its own."""
 
 from __future__ import annotations
 
@@ -73,8 +73,9 @@ def durable() -> list[Figure]:
 def news() -> list[Figure]:
     """What is new in a chat of 1,000 and of 100,000 messages: ``Handover.waits_until`` after one more message.
 
-    *behind the cursor*: the cursor stands before the new message. *silent chat*: a trigger is required and nobody ever used it, so the
-    cursor stands at the beginning. *after a restart*: the same two with nothing in memory. The baseline is the chat of 1,000.
+    *behind the cursor*: the cursor stands before the new message. *silent chat*: a trigger is required and nobody ever
+    used it, so the cursor stands at the beginning. *after a restart*: the same two with nothing in memory. The baseline
+    is the chat of 1,000.
     """
     kinds = {"behind the cursor": (False, False), "silent chat": (True, False)}
     kinds |= {f"{name}, after a restart": (silent, True) for name, (silent, _) in kinds.items()}

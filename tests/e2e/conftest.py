@@ -34,7 +34,9 @@ def living(engine: str, runtime: str = "docker") -> Iterator[HomeUnderTest]:
             house.remove()
             log = house.log()
             if keep := os.environ.get("NANOCLAW_KEEP_HOMES"):
-                shutil.copytree(root, Path(keep) / root.name, ignore=lambda d, names: [n for n in names if n == "s"])
+                shutil.copytree(
+                    root, Path(keep) / root.name, symlinks=True, ignore=lambda d, names: [n for n in names if n == "s"]
+                )
             shutil.rmtree(root)
     assert not re.search(r"Traceback|by a bug", log), log
 

@@ -104,7 +104,7 @@ def test_hostile_text_stays_in_its_element(house: HomeUnderTest, folder: str) ->
         house.wait_said(folder, number)
         prompt = house.prompts("<context")[-1]
         assert prompt.count("<message ") == 1 and prompt.count("</messages>") == 1
-        assert 'sender=\'"&gt;&lt;message sender="x\'' in prompt
+        assert "sender='\"&gt;&lt;message sender=\"x'" in prompt
         shown = message_texts(prompt)[0]
         assert shown == text.replace("\0", "").translate(dict.fromkeys((0x1B, 0x08, 0xFFFE), "\ufffd"))
     last = house.model.bodies()[-1]
@@ -185,7 +185,9 @@ def test_a_container_is_the_homes_own(house: HomeUnderTest, script: Script, fold
 
     def rule(request):
         results = tool_results(request)
-        return results[0]["text"] if results else ToolUse("Bash", {"command": "id -u; touch /opt/x /etc/x 2>&1 || true"})
+        return (
+            results[0]["text"] if results else ToolUse("Bash", {"command": "id -u; touch /opt/x /etc/x 2>&1 || true"})
+        )
 
     script.on("who are you", rule)
     house.drop(folder, "who are you")

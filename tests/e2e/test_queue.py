@@ -29,7 +29,9 @@ def test_one_slot_goes_round_in_order_of_arrival(house: HomeUnderTest, script: S
         assert house.wait_said(folder) == [f"echo: from {folder}"]
     assert [event["folder"] for event in house.journal("spawn")] == ["c", "b", "d", "a"]
     events = sorted(house.journal("spawn") + house.journal("judged"), key=lambda event: str(event["time"]))
-    assert [event["folder"] for event in events] == ["c", "c", "b", "b", "d", "d", "a"], "the next starts when the one before is over"
+    assert [event["folder"] for event in events] == ["c", "c", "b", "b", "d", "d", "a"], (
+        "the next starts when the one before is over"
+    )
     assert "concurrency limit" in house.log()
 
 

@@ -1,10 +1,11 @@
 """A whole home under test: its files, its host as a real subprocess, and what came out at the far side.
 
-Messages go in by the inbox, answers are read where the local channel puts them. Nothing of the host is imported here but paths.
+Messages go in by the inbox, answers are read where the local channel puts them. Of the host only paths are imported.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -149,10 +150,8 @@ class HomeUnderTest:
             process.communicate()
         for run in self.runs():
             if run["runtime"] == "process" and run["container_id"] and run["status"] == "started":
-                try:
+                with contextlib.suppress(ProcessLookupError):
                     os.killpg(int(run["container_id"].partition(":")[0]), signal.SIGKILL)
-                except ProcessLookupError:
-                    pass
         if self.runtime == "docker" and (names := self.containers()):
             self.docker("rm", "-f", *names)
 

@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from nanoclaw.gateway.accept import end_connection
+from nanoclaw.gateway.connections import end_connection
 from nanoclaw.gateway.endpoint import Endpoint, Request
 from nanoclaw.gateway.messages_api import (
     Block,
@@ -138,7 +138,7 @@ class ScriptedModel:
             return self._resolve(reply.reply, request)
         if isinstance(reply, Hang):
             self._hang(request.connection)
-            return Error(503, message="nobody waits any more")
+            return Error(503)
         if isinstance(reply, str):
             return [Text(reply)]
         return [reply] if isinstance(reply, Text | ToolUse) else reply

@@ -1,0 +1,161 @@
+"""Settings in force: changes at once, what is wrong never, what an editor does in between not either."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+
+import pytest
+
+from nanoclaw.errors import UserError
+from nanoclaw.files.atomic import SETTLE_SECONDS, write_bytes
+from nanoclaw.paths import Home
+from nanoclaw.stores.settings import Settings
+from tests.support.waiting import wait_for
+
+MAIN = 'jid = "local:main"\nis_main = true\n'
+TEAM = 'jid = "local:team"\n'
+KEY = "ANTHROPIC_API_KEY=sk-ant-api03-one\n"
+
+
+@pytest.fixture
+def settings(home: Home) -> Settings:
+    home.group_files.mkdir()
+    home.config_file.write_text('assistant_name = "One"\n')
+    home.group_file("main").write_text(MAIN)
+    home.group_file("team").write_text(TEAM)
+    home.env_file.write_text(KEY)
+    return Settings(home)
+
+
+def age(*paths: os.PathLike[str]) -> None:
+    """Make a file's last change older than an editor's half-save."""
+    for path in paths:
+        os.utime(path, (time.time() - 10.0,) * 2)
+
+
+def within(settings: Settings, true: Callable[[], bool], what: str) -> None:
+    wait_for(lambda: settings.refresh() is None or true(), 10 * SETTLE_SECONDS, what)
+
+
+def test_changes_are_in_force_at_once(settings: Settings, home: Home) -> None:
+    assert not settings.refresh() and not settings.unsettled
+    before = settings.groups
+    home.config_file.write_text('assistant_name = "Two"\n')
+    assert settings.refresh()
+    assert settings.config.assistant_name == "Two"
+    assert settings.groups is before, "what did not change is the same"
+    write_bytes(home.group_file("team"), b'jid = "local:team"\ntrigger = "@Bob"\n')
+    write_bytes(home.group_file("new"), b'jid = "local:new"\n')
+    assert settings.refresh() and not settings.refresh()
+    assert settings.groups["team"].trigger == "@Bob"
+    assert list(settings.groups) == ["main", "new", "team"]
+    found = settings.group_of("local:new")
+    assert found is not None and found.folder == "new" and settings.group_of("local:x") is None
+    home.env_file.write_text("ANTHROPIC_API_KEY=sk-ant-api03-two\n")
+    credential = settings.environment.credential
+    assert credential is not None and credential.secret.endswith("two")
+
+
+@pytest.mark.parametrize("content", ["assistant_name = ", 'assistent_name = "Two"', "assistant_name = 7", "\0"])
+def test_the_last_good_config_stays(
+    settings: Settings, home: Home, content: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    home.config_file.write_text(content)
+    age(home.config_file)
+    with caplog.at_level(logging.INFO, "nanoclaw"):
+        assert not settings.refresh() and not settings.refresh()
+    assert settings.config.assistant_name == "One"
+    assert [p.path for p in settings.problems] == [str(home.config_file)]
+    assert len(caplog.records) == 1, "said once"
+    home.config_file.write_text('assistant_name = "Two"\n')
+    assert settings.refresh()
+    assert settings.config.assistant_name == "Two" and settings.problems == []
+
+
+def test_a_bad_group_stands_alone(settings: Settings, home: Home) -> None:
+    home.group_file("team").write_text("jid = 7\n")
+    home.group_file("bad").write_text("is_main = true\n")
+    home.group_file("twin").write_text(TEAM)
+    home.group_file("free").write_text('jid = "local:free"\n')
+    age(*home.group_files.iterdir())
+    assert settings.refresh()
+    assert list(settings.groups) == ["free", "main", "team"]
+    assert sorted({os.path.basename(p.path) for p in settings.problems}) == ["bad.toml", "team.toml", "twin.toml"]
+    home.group_file("bad").unlink()
+    within(settings, lambda: not any("bad" in p.path for p in settings.problems), "the problem goes with its file")
+
+
+def test_the_first_reading_of_the_config_raises_and_of_a_group_does_not(home: Home) -> None:
+    home.group_files.mkdir()
+    home.group_file("main").write_text("jid = ")
+    age(home.group_file("main"))
+    made = Settings(home)
+    assert made.groups == {} and len(made.problems) == 1
+    home.config_file.write_text("nonsense")
+    with pytest.raises(UserError, match="config.toml"):
+        Settings(home)
+
+
+@pytest.mark.parametrize("half", ["", "assistant_name", None])
+def test_an_editors_half_save_of_the_config_is_waited_out(settings: Settings, home: Home, half: str | None) -> None:
+    if half is None:
+        home.config_file.rename(home.config_file.with_name("config.toml~"))
+    else:
+        home.config_file.write_text(half)
+    assert not settings.refresh()
+    assert settings.unsettled, "look again soon"
+    assert settings.config.assistant_name == "One" and settings.problems == []
+    home.config_file.write_text('assistant_name = "Two"\n')
+    assert settings.refresh() and not settings.unsettled
+    assert settings.config.assistant_name == "Two"
+
+
+@pytest.mark.parametrize("half", ["", "jid", None])
+def test_an_editors_half_save_of_a_group_is_waited_out(settings: Settings, home: Home, half: str | None) -> None:
+    path = home.group_file("team")
+    if half is None:
+        path.rename(path.with_name("team.toml~"))
+    else:
+        path.write_text(half)
+    assert not settings.refresh()
+    assert settings.unsettled and "team" in settings.groups and settings.problems == []
+    path.write_text('jid = "local:team"\ntrigger = "@Bob"\n')
+    assert settings.refresh() and not settings.unsettled
+    assert settings.groups["team"].trigger == "@Bob"
+
+
+@pytest.mark.parametrize("half", ["", None])
+def test_an_editors_half_save_of_the_credential_is_waited_out(
+    settings: Settings, home: Home, half: str | None
+) -> None:
+    assert settings.environment.credential is not None
+    if half is None:
+        home.env_file.unlink()
+    else:
+        home.env_file.write_text(half)
+    assert settings.environment.credential is not None
+    home.env_file.write_text(KEY.replace("one", "two"))
+    credential = settings.environment.credential
+    assert credential is not None and credential.secret.endswith("two")
+
+
+def test_what_stays_empty_or_away_is_believed(settings: Settings, home: Home) -> None:
+    assert settings.environment.credential is not None
+    home.group_file("team").unlink()
+    home.config_file.write_text("")
+    home.env_file.write_text("")
+    within(settings, lambda: "team" not in settings.groups, "the group is removed")
+    within(settings, lambda: settings.config.assistant_name == "Andy", "an empty config is all defaults")
+    wait_for(lambda: settings.environment.credential is None, 5.0, "the credential is gone")
+    assert not settings.refresh() and not settings.unsettled and settings.problems == []
+    home.group_file("team").write_text(TEAM)
+    assert settings.refresh() and "team" in settings.groups
+
+
+def test_no_files_are_all_defaults_at_once(home: Home) -> None:
+    made = Settings(home)
+    assert made.config.assistant_name == "Andy" and made.groups == {} and made.environment.credential is None
+    assert not made.refresh() and not made.unsettled
