@@ -1,4 +1,5 @@
-"""Taking what a runner wrote: each event once, its reply into the outbox before the record says that it was taken (ARCHITECTURE 7)."""
+"""Taking what a runner wrote: each event once, its reply into the outbox before the record says that it was taken
+(ARCHITECTURE 7)."""
 
 from __future__ import annotations
 
@@ -14,22 +15,30 @@ from nanoclaw.stores.sessions import Session
 
 log = logging.getLogger("nanoclaw")
 
+AT_ONCE = 100
+
 
 @dataclass
 class Taken:
-    """What the events taken in one go mean for the run's deadlines. ``idle`` None: no event said."""
+    """What the events taken in one go mean for the run's deadlines. ``idle`` None: no event said. ``more``: there
+    may be more, so that a container that writes without end keeps its worker from nothing else."""
 
     output: bool = False
     idle: bool | None = None
     ended: bool = False
     save: bool = False
+    more: bool = False
 
 
 def take(house: House, run: Run) -> Taken:
-    """Take all events that are there, in order; on return they are on disk as what they became."""
-    taken = Taken()
+    """Take the events that are there, in order; on return they are on disk as what they became."""
+    taken = Taken(more=True)
     directory = house.records.path(run.id)
-    while (event := mailbox.next_event(directory, run.accepted_through + 1)) is not None:
+    for _ in range(AT_ONCE):
+        event = mailbox.next_event(directory, run.accepted_through + 1)
+        if event is None:
+            taken.more = False
+            break
         _apply(house, run, event, taken)
         run.accepted_through = event.n
     if taken.save:

@@ -1,6 +1,8 @@
-"""The end of a run: record how it ended, judge it once, take back what it left without an answer, remove its container.
+"""The end of a run: record how it ended, judge it once, take back what it left without an answer, remove its
+container.
 
-Each step may be the last before a crash; the next start finds the run unjudged and comes through here again, to the same effect.
+Each step may be the last before a crash; the next start finds the run unjudged and comes through here again, to the
+same effect.
 """
 
 from __future__ import annotations
@@ -40,7 +42,8 @@ def conclude(house: House, run: Run, runtime: Runtime, look: Look, start_error: 
 
 
 def _ending(run: Run) -> Ending:
-    """From the record alone: after a crash there is nothing else. ``detail`` is what the command that starts it said."""
+    """From the record alone: after a crash there is nothing else. ``detail`` is what the command that starts it
+    said."""
     error = run.error or {}
     return Ending(
         exit_code=run.exit_code,

@@ -1,7 +1,7 @@
 """The environment's faults that hold back every run: no engine, no image, no credential, a rate limit, a full disk.
 
-They are looked at before a run starts, not after: while one holds, no run directory is made and no retry is used up. Each has a way to
-see that it is gone; messages wait meanwhile.
+They are looked at before a run starts, not after: while one holds, no run directory is made and no retry is used up.
+Each has a way to see that it is gone; messages wait meanwhile.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """From the outbox to the platform to the transcript, strictly in order per chat.
 
-``sending`` is written before the channel is asked. After a crash, what is ``sending`` is sent again on a channel that takes keys; on others
-too (``resend``): better twice than never.
+``sending`` is written before the channel is asked. After a crash, what is ``sending`` is sent again on a channel that
+takes keys; on others too (``resend``): better twice than never.
 """
 
 from __future__ import annotations

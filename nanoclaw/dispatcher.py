@@ -20,10 +20,10 @@ from nanoclaw.queue import Running, Waiting, plan
 from nanoclaw.runs.judge import RETRY_SECONDS, Verdict
 from nanoclaw.runs.launch import Preparation, Runtimes, Start, new_claim
 from nanoclaw.runs.records import Run
-from nanoclaw.worker import Worker
 from nanoclaw.stores.cursors import Cursor
 from nanoclaw.stores.journal import set_level
 from nanoclaw.turns import Turns
+from nanoclaw.worker import Worker
 
 log = logging.getLogger("nanoclaw")
 
@@ -31,7 +31,8 @@ RESCAN_SECONDS = 30.0
 
 
 class Dispatcher:
-    """``turn`` starts and closes runs; ``turns`` repeats it on a thread. ``changed`` names a group whose chat has news."""
+    """``turn`` starts and closes runs; ``turns`` repeats it on a thread. ``changed`` names a group whose chat has
+    news."""
 
     def __init__(
         self,
@@ -90,7 +91,12 @@ class Dispatcher:
 
     def tell(self, run: Run, verdict: Verdict, used_up: bool) -> None:
         """Say in the chat what its people must know of a run's end. Before it is judged: told twice is told once."""
-        if verdict.chat and not verdict.ok and not run.is_answered and self._house.handover.say_once(run.folder, verdict.cause):
+        if (
+            verdict.chat
+            and not verdict.ok
+            and not run.is_answered
+            and self._house.handover.say_once(run.folder, verdict.cause)
+        ):
             self.say(run.folder, run.jid, verdict.cause, verdict.chat, run.id)
         if any(claim.broken for claim in run.claims):
             self.say(run.folder, run.jid, "broken-off", "My answer broke off before it was complete.", run.id)
@@ -127,7 +133,8 @@ class Dispatcher:
         self._start_worker(Worker(self._house, run, self._runtimes.of(run.runtime), None))
 
     def turn(self, now: float, wall: float) -> float:
-        """Decide at monotonic time ``now``, Unix time ``wall``; returns the seconds until the next turn is due in any case."""
+        """Decide at monotonic time ``now``, Unix time ``wall``; returns the seconds until the next turn is due in
+        any case."""
         self._read_settings()
         ready, next_retry = self._who_waits(wall)
         running = [
@@ -209,9 +216,10 @@ class Dispatcher:
     def _hold_back(self, ready: list[Waiting], verdict: Verdict) -> None:
         for waiting in ready:
             group = self._house.settings.groups.get(waiting.folder)
-            if group and self._worker_of_any(waiting.folder) is None and verdict.chat:
-                if self._house.handover.say_once(group.folder, verdict.cause):
-                    self.say(group.folder, group.jid, verdict.cause, verdict.chat)
+            if group is None or self._worker_of_any(group.folder) is not None or verdict.chat is None:
+                continue
+            if self._house.handover.say_once(group.folder, verdict.cause):
+                self.say(group.folder, group.jid, verdict.cause, verdict.chat)
 
     def _say_limited(self, limited: tuple[str, ...]) -> None:
         fresh = [folder for folder in limited if folder not in self._limited]

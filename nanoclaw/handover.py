@@ -1,7 +1,7 @@
 """Handing messages to agents, and taking them back: the one place where a group's cursor moves.
 
-Everything here happens under the group's cursor lock, with the claim on disk before the cursor moves: a crash in between leaves a claim,
-from which the restart raises the cursor.
+Everything here happens under the group's cursor lock, with the claim on disk before the cursor moves: a crash in
+between leaves a claim, from which the restart raises the cursor.
 """
 
 from __future__ import annotations
@@ -39,8 +39,9 @@ class Handover:
         self._views: dict[str, Pending] = {}
 
     def cursor(self, group: Group) -> Cursor:
-        """A group's cursor. A missing one, or one of another chat, is recovered from the assistant's own last message in the
-        chat (SPEC 3). New messages are numbered behind it, also where a person shortened the transcript."""
+        """A group's cursor. A missing one, or one of another chat, is recovered from the assistant's own last
+        message in the chat (SPEC 3). New messages are numbered behind it, also where a person shortened the
+        transcript."""
         with self._locks.hold("cursor", group.folder):
             cursor = self._cursors.get(group.folder)
             if cursor is None or cursor.jid not in (None, group.jid):
@@ -79,7 +80,8 @@ class Handover:
             return self._refreshed(group)[1].waits_since()
 
     def hand(self, group: Group, claim: Callable[[Batch, str, Cursor], None]) -> Batch | None:
-        """Make a claim of all that waits: ``claim`` writes it to disk from the batch and its prompt; then the cursor moves."""
+        """Make a claim of all that waits: ``claim`` writes it to disk from the batch and its prompt; then the
+        cursor moves."""
         with self._locks.hold("cursor", group.folder):
             cursor, view = self._refreshed(group)
             batch = view.batch(cursor)
@@ -123,11 +125,10 @@ class Handover:
 
     def over(self, folder: str, causes: Collection[str]) -> None:
         """None of these causes holds any more: should one come back, it is said again."""
-        with self._locks.hold("cursor", folder):
-            with suppress(BrokenFile):
-                cursor = self._cursors.get(folder)
-                if cursor is not None and cursor.said in causes:
-                    self._cursors.update(folder, said=None)
+        with self._locks.hold("cursor", folder), suppress(BrokenFile):
+            cursor = self._cursors.get(folder)
+            if cursor is not None and cursor.said in causes:
+                self._cursors.update(folder, said=None)
 
     def settle(self, run: Run, verdict: Verdict, settlement: Settlement, now: float) -> bool:
         """Count a run's end, once: move the cursor back to what was left without an answer. ``now``: Unix time in s.
@@ -144,7 +145,9 @@ class Handover:
                 return False
             retry, used_up = self._retry(cursor, verdict, settlement, now)
             finished = _merged([*cursor.finished, *settlement.finished])
-            place = min(settlement.back_to, cursor.place, key=lambda place: place.seq)  # a person may have gone further back
+            place = min(
+                settlement.back_to, cursor.place, key=lambda place: place.seq
+            )  # a person may have gone further back
             cursor = replace(cursor, done=place.seq, retry=retry)
             self._cursors.put(run.folder, replace(cursor.at(place), finished=finished))
             return used_up

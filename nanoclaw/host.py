@@ -72,7 +72,8 @@ def make_home(home: Home) -> str:
 
 
 class Host:
-    """All parts of a living host. The caller holds the home's lock. ``drain``: close what is idle at once (``run --once``)."""
+    """All parts of a living host. The caller holds the home's lock. ``drain``: close what is idle at once (``run
+    --once``)."""
 
     def __init__(self, home: Home, drain: bool = False, to_stderr: bool = False) -> None:
         self.home = home

@@ -21,9 +21,10 @@ from nanoclaw.stores.transcripts import Transcripts
 
 @dataclass(frozen=True)
 class House:
-    """``start_slots`` bounds how many containers start at once. What a worker may set off in others: ``delivery`` (the outbox has news),
-    ``changed`` (a run became idle or busy), ``settings_read`` (groups or settings may be different now), ``tell`` (the chat must know how
-    a run ended; the bool: its retries are used up), ``over`` (a run, by id, is judged: its slot is free)."""
+    """``start_slots`` bounds how many containers start at once. What a worker may set off in others: ``delivery``
+    (the outbox has news), ``changed`` (a run became idle or busy), ``settings_read`` (groups or settings may be
+    different now), ``tell`` (the chat must know how a run ended; the bool: its retries are used up), ``over`` (a
+    run, by id, is judged: its slot is free)."""
 
     records: Records
     transcripts: Transcripts

@@ -1,7 +1,8 @@
 """The inbox: a file dropped into ``state/inbox/<folder>/`` is a message to that group's agent.
 
-``.txt`` and ``.md`` are the text; ``.json`` is an object with ``text`` and perhaps ``sender``, ``sender_name``, ``id``, ``timestamp``. The file goes when the
-message is safe in the transcript. What can never be a message is set aside in ``state/ipc/errors/`` with the reason beside it.
+``.txt`` and ``.md`` are the text; ``.json`` is an object with ``text`` and perhaps ``sender``, ``sender_name``,
+``id``, ``timestamp``. The file goes when the message is safe in the transcript. What can never be a message is set
+aside in ``state/ipc/errors/`` with the reason beside it.
 """
 
 from __future__ import annotations

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, unquote
 
@@ -37,12 +36,28 @@ def jid_of_directory(name: str) -> str:
     return unquote(name)
 
 
-@dataclass(frozen=True)
 class Home:
     """All paths of one home. ``root`` holds state/, groups/ and .env; ``user_config`` the allowlists."""
 
-    root: Path
-    user_config: Path
+    def __init__(self, root: Path, user_config: Path) -> None:
+        self.root = root
+        self.user_config = user_config
+        self.mount_allowlist = user_config / "mount-allowlist.json"
+        self.env_file = root / ".env"
+        self.groups = root / "groups"
+        self.state = state = root / "state"
+        self.config_file = state / "config.toml"
+        self.group_files = state / "groups"
+        self.inbox = state / "inbox"
+        self.messages = state / "messages"
+        self.cursors = state / "cursors"
+        self.sessions = state / "sessions"
+        self.runs = state / "runs"
+        self.outbox = state / "outbox"
+        self.ipc = state / "ipc"
+        self.gateway = state / "gateway"
+        self.local = state / "local"
+        self.logs = state / "logs"
 
     @classmethod
     def from_environment(cls) -> Home:
@@ -50,70 +65,6 @@ class Home:
         root = Path(os.environ.get("NANOCLAW_HOME") or PROJECT).expanduser().absolute()
         user_config = os.environ.get("NANOCLAW_CONFIG_DIR") or "~/.config/nanoclaw"
         return cls(root, Path(user_config).expanduser().absolute())
-
-    @property
-    def state(self) -> Path:
-        return self.root / "state"
-
-    @property
-    def env_file(self) -> Path:
-        return self.root / ".env"
-
-    @property
-    def config_file(self) -> Path:
-        return self.state / "config.toml"
-
-    @property
-    def group_files(self) -> Path:
-        return self.state / "groups"
-
-    @property
-    def mount_allowlist(self) -> Path:
-        return self.user_config / "mount-allowlist.json"
-
-    @property
-    def inbox(self) -> Path:
-        return self.state / "inbox"
-
-    @property
-    def messages(self) -> Path:
-        return self.state / "messages"
-
-    @property
-    def cursors(self) -> Path:
-        return self.state / "cursors"
-
-    @property
-    def sessions(self) -> Path:
-        return self.state / "sessions"
-
-    @property
-    def runs(self) -> Path:
-        return self.state / "runs"
-
-    @property
-    def outbox(self) -> Path:
-        return self.state / "outbox"
-
-    @property
-    def ipc(self) -> Path:
-        return self.state / "ipc"
-
-    @property
-    def gateway(self) -> Path:
-        return self.state / "gateway"
-
-    @property
-    def local(self) -> Path:
-        return self.state / "local"
-
-    @property
-    def logs(self) -> Path:
-        return self.state / "logs"
-
-    @property
-    def groups(self) -> Path:
-        return self.root / "groups"
 
     def group_file(self, folder: str) -> Path:
         return self.group_files / f"{check_folder(folder)}.toml"

@@ -1,8 +1,8 @@
 """What waits in a group's chat: the lines behind its cursor that may wake the agent, and the context before them.
 
-Reading goes on where it last ended, so a new message costs the same in a chat of a thousand and of a million messages. Lines that woke
-nobody and fell out of the context that a prompt shows are only counted; from time to time that count is stored with the cursor,
-so that a restart does not read a silent chat from its beginning.
+Reading goes on where it last ended, so a new message costs the same in a chat of a thousand and of a million
+messages. Lines that woke nobody and fell out of the context that a prompt shows are only counted; from time to time
+that count is stored with the cursor, so that a restart does not read a silent chat from its beginning.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ STORE_SKIPPED_EVERY = 500
 
 @dataclass(frozen=True)
 class Batch:
-    """What one prompt covers: all seqs from ``first`` through ``place.seq``; ``lines`` are shown, ``omitted`` are not."""
+    """What one prompt covers: all seqs from ``first`` through ``place.seq``; ``lines`` are shown, ``omitted`` are
+    not."""
 
     first: int
     place: Position
@@ -32,8 +33,8 @@ class Batch:
 
 @dataclass
 class Pending:
-    """The view of one group. Not thread-safe: used under the group's cursor lock. ``skip_wakers_through``: older messages wait for a
-    newer one (their retries are used up)."""
+    """The view of one group. Not thread-safe: used under the group's cursor lock. ``skip_wakers_through``: older
+    messages wait for a newer one (their retries are used up)."""
 
     transcripts: Transcripts
     _key: tuple[object, ...] = ()

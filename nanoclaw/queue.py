@@ -1,4 +1,5 @@
-"""The queue: who gets a container, and whose idle container gives way. A pure function with a table of tests (SPEC 2.5)."""
+"""The queue: who gets a container, and whose idle container gives way. A pure function with a table of tests (SPEC
+2.5)."""
 
 from __future__ import annotations
 
@@ -36,8 +37,9 @@ class Plan:
 
 
 def plan(waiting: Sequence[Waiting], running: Sequence[Running], limit: int) -> Plan:
-    """Tasks before messages, each in order of arrival; one conversation per group; at most ``limit`` containers. When somebody
-    must wait, as many idle containers close, longest idle first, as there are waiting ones not yet provided for."""
+    """Tasks before messages, each in order of arrival; one conversation per group; at most ``limit`` containers.
+    When somebody must wait, as many idle containers close, longest idle first, as there are waiting ones not yet
+    provided for."""
     busy = {run.folder for run in running}
     order = sorted((w for w in waiting if w.folder not in busy), key=lambda w: (w.kind != "task", w.since))
     free = max(0, limit - len(running))

@@ -1,7 +1,8 @@
-"""The router: which messages wake an agent, what its prompt says, what of its answer a person sees. Pure functions (SPEC 2).
+"""The router: which messages wake an agent, what its prompt says, what of its answer a person sees. Pure functions
+(SPEC 2).
 
-The prompt is an XML envelope. Everything that a person or a platform wrote is escaped; control characters that XML does not know are
-replaced, so that no text can leave its element.
+The prompt is an XML envelope. Everything that a person or a platform wrote is escaped; control characters that XML
+does not know are replaced, so that no text can leave its element.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ def is_context(message: Message) -> bool:
 
 
 def compose(lines: Sequence[Line], omitted: int, config: Config, note: str | None = None) -> str:
-    """The prompt: a context element, then the messages in order of arrival. ``omitted``: older ones that were left out."""
+    """The prompt: a context element, then the messages in order of arrival. ``omitted``: older ones that were left
+    out."""
     parts = [f"<context timezone={_attribute(config.timezone)}/>"]
     if note:
         parts.append(f"<note>{_text(note)}</note>")
@@ -78,8 +80,8 @@ def local_time(timestamp: str, timezone: str) -> str:
 
 
 def visible(text: str) -> str:
-    """What remains of an answer for people: <internal>…</internal> is cut out, also one within another, an unclosed one to
-    the end. A closing tag that closes nothing is text."""
+    """What remains of an answer for people: <internal>…</internal> is cut out, also one within another, an
+    unclosed one to the end. A closing tag that closes nothing is text."""
     kept: list[str] = []
     depth = start = 0
     for tag in _INTERNAL.finditer(text):

@@ -14,8 +14,8 @@ HELD_UP_SECONDS = 5.0
 
 
 class Turns:
-    """Calls ``turn`` again and again: after the seconds that it returned, or at once when poked. A turn that fails (a full disk, a file
-    that a person broke, a bug) is logged and tried again after 5 s: what waits is on disk."""
+    """Calls ``turn`` again and again: after the seconds that it returned, or at once when poked. A turn that fails
+    (a full disk, a file that a person broke, a bug) is logged and tried again after 5 s: what waits is on disk."""
 
     def __init__(self, name: str, turn: Callable[[], float]) -> None:
         self._name = name

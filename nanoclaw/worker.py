@@ -1,7 +1,8 @@
 """One run, from its start (or its adoption after a restart) to its verdict: a thread that repeats one turn.
 
-A turn takes what the runner wrote, hands over what waits in the chat, and looks at the deadlines; it returns when it wants to be
-called again. Whatever pokes the worker (a file, the engine, the dispatcher) only makes the next turn come sooner.
+A turn takes what the runner wrote, hands over what waits in the chat, and looks at the deadlines; it returns when it
+wants to be called again. Whatever pokes the worker (a file, the engine, the dispatcher) only makes the next turn come
+sooner.
 """
 
 from __future__ import annotations
@@ -97,14 +98,15 @@ class Worker(threading.Thread):
             if self._turns.halted:
                 return 0.0
             now = time.monotonic()
-        self._take_events(now)
+        more = self._take_events(now)
         if self._ended(now):
             return 0.0
         self._hand_over(now)
         if now >= self._next_touch:
             mailbox.touch_host(self._directory)
             self._next_touch = now + TOUCH_EVERY
-        return self._deadlines(now)
+        wait = self._deadlines(now)
+        return 0.0 if more else wait
 
     # -- start ---------------------------------------------------------------------------------------------------
 
@@ -136,7 +138,8 @@ class Worker(threading.Thread):
         self._last_output = time.monotonic()
 
     def _take_over(self) -> None:
-        """A command of an earlier host may still be about to start the container: nobody may believe it absent meanwhile."""
+        """A command of an earlier host may still be about to start the container: nobody may believe it absent
+        meanwhile."""
         while is_starting(self._directory) and not self._turns.halted:
             self._pause.wait(0.05)
         if self.run_record.is_answered:
@@ -145,13 +148,15 @@ class Worker(threading.Thread):
             self._house.handover.answered(self.run_record)
         keep_session(self._house, self.run_record)
 
-    def _take_events(self, now: float) -> None:
+    def _take_events(self, now: float) -> bool:
+        """True when there may be more."""
         taken = take(self._house, self.run_record)
         if taken.output:
             self._last_output = now
         if taken.idle is not None:
             self._became_idle(now if taken.idle else None)
         self._look_now = self._look_now or taken.ended
+        return taken.more
 
     def _became_idle(self, since: float | None) -> None:
         if (since is None) != (self.idle_since is None):
@@ -218,7 +223,8 @@ class Worker(threading.Thread):
     # -- end -----------------------------------------------------------------------------------------------------
 
     def _ended(self, now: float) -> bool:
-        """Look at the container when something hints that it ended, and from time to time; finish the run when it did."""
+        """Look at the container when something hints that it ended, and from time to time; finish the run when it
+        did."""
         if self._verdict is not None:
             return True
         if not self._look_now and now < self._next_look:
@@ -230,7 +236,8 @@ class Worker(threading.Thread):
             if self.run_record.why_ended is not None:
                 self._next_look = now + 0.2  # it said that it ends, and is about to; not every runtime tells when
             return False
-        self._take_events(now)
+        while self._take_events(now):
+            pass
         self._finish(look)
         return True
 

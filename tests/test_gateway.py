@@ -367,6 +367,13 @@ def test_status_and_retry_after_pass_through(bench: Bench) -> None:
     assert bench.event(0)["reason"] is None
 
 
+def test_a_refused_credential_is_not_tried_again(bench: Bench) -> None:
+    with ScriptedModel(lambda _: Error(401, headers={"X-Should-Retry": "true"})) as model:
+        bench.environment = Environment(KEY, model.url)
+        response = bench.call()
+        assert (response.status, response.headers.get_all("x-should-retry")) == (401, ["false"])
+
+
 def test_connections_are_kept_on_both_sides_and_a_dead_one_is_replaced(bench: Bench) -> None:
     with ScriptedModel() as model:
         bench.environment = Environment(KEY, model.url)

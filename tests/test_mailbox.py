@@ -93,8 +93,7 @@ def test_an_out_that_is_a_link_is_not_followed(run: Path, tmp_path: Path) -> Non
     put(run, 1, {"type": "ready"})
     (run / "out").rename(tmp_path / "elsewhere")
     (run / "out").symlink_to(tmp_path / "elsewhere")
-    event = mailbox.next_event(run, 1)
-    assert event is not None and event.type == "refused"
+    assert mailbox.next_event(run, 1) is None, "and so never ends in a loop"
     assert mailbox.heartbeat(run) is None
 
 

@@ -606,3 +606,16 @@ def test_the_thread(scene: Scene) -> None:
     again.start()
     again.join(10.0)
     assert not again.is_alive() and scene.judged[0].cause == "finished" and not Path(run.socket).exists()
+
+
+def test_a_container_that_writes_without_end_does_not_keep_its_worker(scene: Scene) -> None:
+    scene.parts.say("one")
+    runner = scene.start()
+    for _ in range(350):
+        runner.write("state", state="running")
+    assert scene.at(1.0) == 0.0, "come back at once"
+    assert scene.run.accepted_through < 350
+    scene.engine.state = Look("exited", 0)
+    scene.worker.poke(look=True)
+    scene.at(2.0)
+    assert scene.run.accepted_through == 350, "what is left of one that ended is all taken"

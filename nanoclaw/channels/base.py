@@ -8,7 +8,8 @@ from typing import Protocol
 from nanoclaw.models import Message
 
 Deliver = Callable[[Message, str], None]
-"""Hand in a message and the name of its chat. When it returns, the message is durable (or was known, or is of no registered chat)."""
+"""Hand in a message and the name of its chat. When it returns, the message is durable (or was known, or is of no
+registered chat)."""
 
 
 class SendFailed(Exception):
@@ -20,8 +21,8 @@ class SendFailed(Exception):
 
 
 class Channel(Protocol):
-    """``prefix``: the JIDs it serves start with it. ``takes_keys``: a send with a key that the platform has is a no-op, so that a
-    reply whose sending was interrupted may be sent again."""
+    """``prefix``: the JIDs it serves start with it. ``takes_keys``: a send with a key that the platform has is a
+    no-op, so that a reply whose sending was interrupted may be sent again."""
 
     prefix: str
     takes_keys: bool

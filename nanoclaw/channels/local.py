@@ -1,6 +1,7 @@
 """The local channel: chats ``local:NAME`` whose far side is an append-only file, ``state/local/<name>.jsonl``.
 
-It takes keys: a key that stands among the file's last lines is not written again. Messages come in by the inbox, not here.
+It takes keys: a key that stands among the file's last lines is not written again. Messages come in by the inbox, not
+here.
 """
 
 from __future__ import annotations

@@ -35,7 +35,8 @@ LARGEST_TEXT = MESSAGE_BYTES * 9 // 10
 
 
 def run(home: Home, folder: str | None, message: str | None) -> int:
-    """One message and its answer, or lines from the terminal until its end. Exit code 1 when an answer cannot come now."""
+    """One message and its answer, or lines from the terminal until its end. Exit code 1 when an answer cannot come
+    now."""
     make_home(home)
     settings = Settings(home)
     talk = _Talk(home, settings, choose(settings, folder))
@@ -91,7 +92,8 @@ class _HostWhileItLasts:
 
 @dataclass
 class _Sent:
-    """A message on its way. ``seq``: its place in the transcript; ``over``: answered, or known not to be answered now."""
+    """A message on its way. ``seq``: its place in the transcript; ``over``: answered, or known not to be answered
+    now."""
 
     id: str
     seq: int | None = None
@@ -172,10 +174,12 @@ class _Talk:
         return sent
 
     def _look(self) -> None:
-        """Print what is new in the chat, and see which messages are over. Answers are in the transcript before that can be seen."""
+        """Print what is new in the chat, and see which messages are over. Answers are in the transcript before
+        that can be seen."""
         cursor = self._cursor()
         idle = not any(self._is_ours(path) for path in self._home.outbox.glob("*.json"))
-        for line, self._place in self._transcripts.since(self._group.jid, self._place):
+        for line, place in self._transcripts.since(self._group.jid, self._place):
+            self._place = place
             self._note(line)
         for sent in [sent for sent in self._sent if sent.seq is not None and not sent.over]:
             done = cursor.get("done", 0)

@@ -30,16 +30,18 @@ def run(home: Home, once: bool = False) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_signal)
-    write_host_file(home, "once" if once else "run")
-    host = Host(home, drain=once, to_stderr=sys.stderr.isatty() or not once)
     try:
-        host.start()
-        if once:
-            _until_settled(host, stop)
-        else:
-            stop.wait()
+        write_host_file(home, "once" if once else "run")
+        host = Host(home, drain=once, to_stderr=sys.stderr.isatty() or not once)
+        try:
+            host.start()
+            if once:
+                _until_settled(host, stop)
+            else:
+                stop.wait()
+        finally:
+            host.stop()
     finally:
-        host.stop()
         lock.release()
     return 0
 

@@ -1,7 +1,8 @@
 """A file appears whole or not at all.
 
-Every file that the host replaces goes through :func:`replacing`: temporary dotfile beside it, fsync, rename, fsync of the
-directory. Limits: the directory must be one that only the host and its owner can write (see ``untrusted`` for others).
+Every file that the host replaces goes through :func:`replacing`: temporary dotfile beside it, fsync, rename, fsync of
+the directory. Limits: the directory must be one that only the host and its owner can write (see ``untrusted`` for
+others).
 """
 
 from __future__ import annotations
@@ -68,7 +69,8 @@ def write_bytes(path: Path, data: bytes, mode: int = 0o600, durable: bool = True
 
 
 def write_plain(path: Path, data: bytes, mode: int = 0o600) -> None:
-    """Write a new file into a draft directory, which appears whole by its own rename. Not durable: what no restart reads."""
+    """Write a new file into a draft directory, which appears whole by its own rename. Not durable: what no restart
+    reads."""
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     with os.fdopen(fd, "wb") as file:
         os.fchmod(fd, mode)

@@ -1,7 +1,7 @@
 """Directories where people and scripts drop files: which files are ready to be read, which can never be.
 
-A file is ready when nobody has it open for writing. Linux tells (a read lease is refused while a writer exists); elsewhere, and where
-leases do not work, the file must have been left alone for a moment.
+A file is ready when nobody has it open for writing. Linux tells (a read lease is refused while a writer exists);
+elsewhere, and where leases do not work, the file must have been left alone for a moment.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ def is_candidate(name: str) -> bool:
 
 
 def read_settled(path: Path, limit: int, now: float) -> tuple[bytes, os.stat_result]:
-    """The content of a dropped file and its status. ``now``: Unix time in s. Raises NotReady, Unusable, FileNotFoundError."""
+    """The content of a dropped file and its status. ``now``: Unix time in s. Raises NotReady, Unusable,
+    FileNotFoundError."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
@@ -62,7 +63,7 @@ def read_settled(path: Path, limit: int, now: float) -> tuple[bytes, os.stat_res
 def _has_no_writer(fd: int, age: float) -> bool:
     if hasattr(fcntl, "F_SETLEASE"):
         try:
-            # Were the lease broken while we hold it, the default signal (SIGIO) would end the process; SIGURG is ignored.
+            # A lease that is broken while we hold it sends a signal: SIGIO would end the process, SIGURG is ignored.
             fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
             fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
             fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)

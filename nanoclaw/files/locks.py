@@ -1,8 +1,9 @@
 """All locks of the host, and their order.
 
-One process is the host of a home at a time: it holds a flock on the state/ directory itself (a lock *file* can be removed and
-taken twice). Inside it, threads take these locks in the order of ``ORDER``, left to right, never the other way round; no subprocess
-and no network under any of them. TOML files, which other processes edit too, are guarded by ``editing``.
+One process is the host of a home at a time: it holds a flock on the state/ directory itself (a lock *file* can be
+removed and taken twice). Inside it, threads take these locks in the order of ``ORDER``, left to right, never the
+other way round; no subprocess and no network under any of them. TOML files, which other processes edit too, are
+guarded by ``editing``.
 """
 
 from __future__ import annotations

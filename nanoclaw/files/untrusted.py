@@ -1,8 +1,9 @@
 """Reading what a container wrote. The only door from container-writable directories into the host (ARCHITECTURE 8).
 
-Everything goes by descriptor: the directory is opened once without following a link, files are opened relative to it without
-following a link and without blocking (a FIFO has no writer to wait for), and only a regular file with one link and of a
-bounded size is read. Limits: it never writes, and it reads a file that changes meanwhile as it finds it.
+Everything goes by descriptor: the directory is opened once without following a link, files are opened relative to it
+without following a link and without blocking (a FIFO has no writer to wait for), and only a regular file with one
+link and of a bounded size is read. Limits: it never writes, and it reads a file that changes meanwhile as it finds
+it.
 """
 
 from __future__ import annotations

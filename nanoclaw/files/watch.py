@@ -1,7 +1,9 @@
-"""Events are hints: a change in a watched directory calls a function that sets a flag, and the flag's owner lists the directory.
+"""Events are hints: a change in a watched directory calls a function that sets a flag, and the flag's owner lists the
+directory.
 
-Only close-after-write and moves are watched, deletions where asked for: reading wakes nobody, and a container that makes
-a million directories wakes nobody either. Directories that a container can write are never watched recursively (ARCHITECTURE 2).
+Only close-after-write and moves are watched, deletions where asked for: reading wakes nobody, and a container that
+makes a million directories wakes nobody either. Directories that a container can write are never watched recursively
+(ARCHITECTURE 2).
 """
 
 from __future__ import annotations
@@ -42,8 +44,8 @@ class _Poke(FileSystemEventHandler):
 
 
 class Watcher:
-    """Calls back, on its own threads, with the path of what changed. Where the file system tells nothing
-    (network file systems, a full inotify table), the callers' slow rescans still find everything: said once in the log."""
+    """Calls back, on its own threads, with the path of what changed. Where the file system tells nothing (network
+    file systems, a full inotify table), the callers' slow rescans still find everything: said once in the log."""
 
     def __init__(self) -> None:
         self._observer = _observer()
@@ -61,8 +63,8 @@ class Watcher:
     def add(
         self, path: Path, callback: Callable[[str], None], recursive: bool = False, deletions: bool = False
     ) -> None:
-        """``deletions``: a file that goes is news, too. ``recursive``: so is a new directory, for what was put into it before
-        its own watch began."""
+        """``deletions``: a file that goes is news, too. ``recursive``: so is a new directory, for what was put
+        into it before its own watch began."""
         kinds: list[type[FileSystemEvent]] = [FileMovedEvent, *_WRITTEN]
         if recursive:
             kinds += [DirCreatedEvent, DirMovedEvent]

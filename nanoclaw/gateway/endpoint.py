@@ -23,9 +23,9 @@ class Request:
 
 
 class Endpoint:
-    """A server of the Messages API on 127.0.0.1; ``answer`` is called in the thread of each connection.
+    """``start`` returns its base URL on 127.0.0.1; ``stop`` refuses new connections and ends the open ones.
 
-    ``start`` returns the base URL; ``stop`` refuses new connections and ends the open ones.
+    ``answer`` is called in the thread of each connection.
     """
 
     def __init__(self, answer: Callable[[Request], Iterable[Block] | Error]) -> None:

@@ -180,8 +180,7 @@ class _Call(Handler):
             yield piece
 
     def _check(self, path: str, length: int) -> None:
-        kind, _, bearer = self.headers.get("authorization", "").partition(" ")
-        offered = self.headers.get("x-api-key") or (bearer.strip() if kind.lower() == "bearer" else "")
+        offered = self.headers.get("x-api-key") or self.headers.get("authorization", "").removeprefix("Bearer ")
         if not matches(offered, self.placeholder_hash):
             raise Refusal(401, "placeholder", "this is not the placeholder of this run")
         if path not in POSTS or not (self.path.isascii() and self.path.isprintable()):
@@ -224,11 +223,11 @@ class _Call(Handler):
     def _pass_back(self, response: http.client.HTTPResponse) -> bytes:
         """Pass back the head and the body as it arrives, but for its end, which is returned."""
         self.send_response_only(response.status, response.reason)
-        for name, value in response.getheaders():
-            if name.lower() not in NOT_PASSED_ON:
-                self.send_header(name, value)
+        headers = {name.lower(): value for name, value in response.getheaders() if name.lower() not in NOT_PASSED_ON}
         if response.status in (401, 403):
-            self.send_header("x-should-retry", "false")  # a person must act; the SDK would try for three minutes first
+            headers["x-should-retry"] = "false"  # a person must act; the SDK would try for three minutes first
+        for name, value in headers.items():
+            self.send_header(name, value)
         if response.length is not None:
             self.send_header("Content-Length", str(response.length))
             self.end_headers()

@@ -98,8 +98,7 @@ def _after_tool(asking: dict[str, Any], result: dict[str, Any]) -> Text:
         return Text(f"{NAME}. The command failed: {result['text']}")
     orders = [block["input"] for block in asking["content"] if block.get("id") == result["tool_use_id"]]
     afterwards = orders[0].get("description", "") if orders else ""
-    output = result["text"] or "nothing"
-    return Text(f"{NAME}. {afterwards}" + (f" {output}" if afterwards.endswith(":") else ""))
+    return Text(f"{NAME}. {afterwards}" + (f" {result['text'] or 'nothing'}" if afterwards.endswith(":") else ""))
 
 
 def _quote(what: str, texts: list[str]) -> Text:

@@ -1,4 +1,5 @@
-"""What becomes of a run's prompts: while it lives, and when it ends, however it ends (ARCHITECTURE 4). Pure functions."""
+"""What becomes of a run's prompts: while it lives, and when it ends, however it ends (ARCHITECTURE 4). Pure
+functions."""
 
 from __future__ import annotations
 
@@ -46,7 +47,8 @@ def note_output(claims: Iterable[Claim]) -> None:
 
 
 def settle(claims: list[Claim]) -> Settlement:
-    """Offered, not consumed → waiting; consumed, no output → waiting, failed; consumed with output → finished, broken off."""
+    """Offered, not consumed → waiting; consumed, no output → waiting, failed; consumed with output → finished,
+    broken off."""
     back_to: Position | None = None
     finished: list[tuple[int, int]] = []
     failed = False

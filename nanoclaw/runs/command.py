@@ -1,4 +1,5 @@
-"""The command line that starts a container, as a value: pure, golden-tested, written to command.sh to be pasted into a shell."""
+"""The command line that starts a container, as a value: pure, golden-tested, written to command.sh to be pasted
+into a shell."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ class Launch:
 
 
 def argv(launch: Launch) -> list[str]:
-    """``docker run -d …`` (podman, Apple container alike): detached, without --rm, so that exit code and logs can be read after."""
+    """``docker run -d …`` (podman, Apple container alike): detached, without --rm, so that exit code and logs can
+    be read after."""
     args = [launch.cli, "run", "-d", "--name", launch.name]
     for key, value in {MEMORY_LABEL: launch.home_id, **launch.labels}.items():
         args += ["--label", f"{key}={value}"]

@@ -1,7 +1,8 @@
 """The verdict on a run: one function over how it ended, one table of what follows. Pure.
 
-``retry`` says what becomes of prompts that were left without an answer: ``now`` (nobody's fault), ``count`` (5, 10, 20, 40, 80 s, then kept),
-``wait`` (the environment's fault: no retry is used up, the work resumes when the cause is gone).
+``retry`` says what becomes of prompts that were left without an answer: ``now`` (nobody's fault), ``count`` (5, 10,
+20, 40, 80 s, then kept), ``wait`` (the environment's fault: no retry is used up, the work resumes when the cause is
+gone).
 """
 
 from __future__ import annotations
@@ -29,8 +30,9 @@ _DISK = re.compile(r"no space left on device|disk quota exceeded", re.IGNORECASE
 
 @dataclass(frozen=True)
 class Ending:
-    """How a run ended. ``exit_code`` None: unknown. ``start_error``: what the command that starts it said, None if it started.
-    ``never_started``: the host ended before it could start the container. ``reason``, ``status``, ``text``: of the runner's ``error`` event."""
+    """How a run ended. ``exit_code`` None: unknown. ``start_error``: what the command that starts it said, None if
+    it started. ``never_started``: the host ended before it could start the container. ``reason``, ``status``,
+    ``text``: of the runner's ``error`` event."""
 
     exit_code: int | None = 0
     oom: bool = False
@@ -46,8 +48,8 @@ class Ending:
 
 @dataclass(frozen=True)
 class Verdict:
-    """``cause`` is the verdict's name in files; ``chat``: one sentence for the chat, said once per episode; ``hold``: seconds for which no
-    run starts, 0 where something can be looked at to see that the cause is gone."""
+    """``cause`` is the verdict's name in files; ``chat``: one sentence for the chat, said once per episode;
+    ``hold``: seconds for which no run starts, 0 where something can be looked at to see that the cause is gone."""
 
     cause: str
     retry: Retry
@@ -78,8 +80,8 @@ VERDICTS = {
         Verdict(
             "credential",
             "wait",
-            "The model refused my credential (401/403). Tokens copied from a keychain or ~/.claude/.credentials.json expire "
-            "within hours. " + CREDENTIAL_CURE + " Your message waits.",
+            "The model refused my credential (401/403). Tokens copied from a keychain or from "
+            "~/.claude/.credentials.json expire within hours. " + CREDENTIAL_CURE + " Your message waits.",
         ),
         Verdict("rate_limit", "wait", "The model's rate limit is reached. Your message waits.", hold=60.0),
         Verdict("overload", "wait", "The model is overloaded at the moment. Your message waits.", hold=30.0),

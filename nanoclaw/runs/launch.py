@@ -56,7 +56,8 @@ class Preparation:
     def prepare(
         self, group: Group, session: Session | None, batch: Batch, prompt: str, claim: Claim
     ) -> tuple[Run, Start]:
-        """Make ``runs/<id>/`` appear with the claim of ``batch`` in it (durable), and say how to start its container."""
+        """Make ``runs/<id>/`` appear with the claim of ``batch`` in it (durable), and say how to start its
+        container."""
         config = self._settings.config
         run_id = self._records.new_id(group.folder, datetime.now())
         directory = self._records.path(run_id)

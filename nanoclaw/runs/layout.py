@@ -1,7 +1,8 @@
-"""What a container sees: which directories of the host appear where, and what the runner is told about it. Pure, but for ``prepare``.
+"""What a container sees: which directories of the host appear where, and what the runner is told about it. Pure, but
+for ``prepare``.
 
-Nothing read-only is ever mounted below a directory that the container can write, and what the host writes is mounted as whole
-directories: a single file would stay at its old inode (ARCHITECTURE 8, 9).
+Nothing read-only is ever mounted below a directory that the container can write, and what the host writes is mounted
+as whole directories: a single file would stay at its old inode (ARCHITECTURE 8, 9).
 """
 
 from __future__ import annotations
@@ -121,7 +122,8 @@ def environment(view: View, config: Config, placeholder_name: str, placeholder: 
 
 
 def container_user(home: Home) -> tuple[int, int] | None:
-    """Who the agent is (ARCHITECTURE 11): the host's user; for root the home's owner, or 1000. None where ids mean nothing."""
+    """Who the agent is (ARCHITECTURE 11): the host's user; for root the home's owner, or 1000. None where ids mean
+    nothing."""
     if not hasattr(os, "getuid"):
         return None
     if os.getuid() != 0:

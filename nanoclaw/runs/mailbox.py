@@ -1,7 +1,8 @@
 """The host's side of a run's in/ and out/ directories (the run protocol of ../README.md).
 
-out/ is written by the container: events are read by number through ``files.untrusted``, so nothing else that lies there costs anything.
-What does not fit the protocol is passed over with a warning; it can only harm the run that wrote it.
+out/ is written by the container: events are read by number through ``files.untrusted``, so nothing else that lies
+there costs anything. What does not fit the protocol is passed over with a warning; it can only harm the run that
+wrote it.
 """
 
 from __future__ import annotations
@@ -43,15 +44,15 @@ class Event:
 
 
 def next_event(run_directory: Path, n: int) -> Event | None:
-    """Event ``n`` of a run, None while it is not there."""
+    """Event ``n`` of a run, None while it is not there (or there is no out/ that could be read)."""
     try:
         with untrusted.directory(run_directory / "out") as fd:
-            value = untrusted.read_object(fd, f"{n:06d}.json", EVENT_BYTES)
-    except FileNotFoundError:
+            try:
+                return _event(n, untrusted.read_object(fd, f"{n:06d}.json", EVENT_BYTES))
+            except untrusted.Refused as error:
+                return Event(n, "refused", text=str(error))
+    except (FileNotFoundError, untrusted.Refused):
         return None
-    except untrusted.Refused as error:
-        return Event(n, "refused", text=str(error))
-    return _event(n, value)
 
 
 def _event(n: int, value: dict[str, Any]) -> Event:

@@ -1,10 +1,11 @@
-"""The one module that starts processes. Children get their own session, so that a Ctrl-C at the terminal does not reach them."""
+"""The one module that starts processes. Children get their own session, so that a Ctrl-C at the terminal does not
+reach them."""
 
 from __future__ import annotations
 
 import os
-import signal
 import re
+import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,7 +32,8 @@ class Finished:
 
 
 def run(argv: Sequence[str], timeout: float, pass_fds: Sequence[int] = ()) -> Finished:
-    """Run a short command to its end, at most ``timeout`` s; raises FileNotFoundError, PermissionError for the program."""
+    """Run a short command to its end, at most ``timeout`` s; raises FileNotFoundError, PermissionError for the
+    program."""
     process = subprocess.Popen(
         argv,
         stdin=subprocess.DEVNULL,
@@ -52,7 +54,8 @@ def run(argv: Sequence[str], timeout: float, pass_fds: Sequence[int] = ()) -> Fi
 
 
 def run_to_files(argv: Sequence[str], stdout: Path, stderr: Path, timeout: float) -> int | None:
-    """Run a command with its output into files (mode 600); its exit code, None when it was killed after ``timeout`` s."""
+    """Run a command with its output into files (mode 600); its exit code, None when it was killed after
+    ``timeout`` s."""
     with stdout.open("wb") as out, stderr.open("wb") as err:
         stdout.chmod(0o600)
         stderr.chmod(0o600)

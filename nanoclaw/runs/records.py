@@ -1,6 +1,8 @@
-"""The record of a run: ``state/runs/<id>/run.json``. The directory's rename from ``.new-<id>`` is the claim of its first prompt.
+"""The record of a run: ``state/runs/<id>/run.json``. The directory's rename from ``.new-<id>`` is the claim of its
+first prompt.
 
-A record is written by the one worker that owns the run (or by the restart, before there are workers); others only read it.
+A record is written by the one worker that owns the run (or by the restart, before there are workers); others only
+read it.
 """
 
 from __future__ import annotations
@@ -36,7 +38,9 @@ class Claim:
 class Run:
     """``status``: ``prepared`` → ``started`` → ``ended`` → ``judged``. Times are UTC, ISO 8601; durations in s.
 
-    ``group`` is what the group's settings were at the start; ``limits`` the image, runtime and timeouts that hold for this run."""
+    ``group`` is what the group's settings were at the start; ``limits`` the image, runtime and timeouts that hold
+    for this run.
+    """
 
     id: str
     folder: str
@@ -149,8 +153,8 @@ class Records:
             shutil.rmtree(path, ignore_errors=True)
 
     def prune(self, keep: float, now: float) -> list[str]:
-        """Remove judged runs whose directory was last touched more than ``keep`` s before Unix time ``now``; returns their ids.
-        By descriptor, without following links: a container wrote into them."""
+        """Remove judged runs whose directory was last touched more than ``keep`` s before Unix time ``now``;
+        returns their ids. By descriptor, without following links: a container wrote into them."""
         removed = []
         for run_id in self.ids():
             try:
@@ -168,8 +172,8 @@ class Records:
                 yield Claim(value["n"], value["uuid"], Position(**value["after"]), Position(**value["place"]))
 
     def write_prompt(self, directory: Path, claim: Claim, text: str, durable: bool) -> None:
-        """in/NNNNNN.json: the claim of a prompt, readable in the container. Not ``durable``: in a draft whose run.json holds the
-        claim, too, so that after a crash of the machine nobody reads this file."""
+        """in/NNNNNN.json: the claim of a prompt, readable in the container. Not ``durable``: in a draft whose
+        run.json holds the claim, too, so that after a crash of the machine nobody reads this file."""
         value = {
             "n": claim.n,
             "uuid": claim.uuid,

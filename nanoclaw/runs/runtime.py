@@ -1,7 +1,8 @@
-"""What every runtime can do, and the ones with a command line like docker's. The rest of the house knows only ``Runtime``.
+"""What every runtime can do, and the ones with a command line like docker's. The rest of the house knows only
+``Runtime``.
 
-Commands change things (``docker run``, ``stop``, ``rm``), the docker package observes (inspect, events): an answer of the API costs 2 ms, a
-command 30. Podman and Apple's container are observed by their commands too.
+Commands change things (``docker run``, ``stop``, ``rm``), the docker package observes (inspect, events): an answer of
+the API costs 2 ms, a command 30. Podman and Apple's container are observed by their commands too.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ RECONNECT_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Look:
-    """What the engine says of a container (``created``: it was never started). ``exit_code`` only of one that exited, and then None where nobody knows it."""
+    """What the engine says of a container (``created``: it was never started). ``exit_code`` only of one that
+    exited, and then None where nobody knows it."""
 
     state: Literal["running", "exited", "created", "absent", "unknown"]
     exit_code: int | None = None
@@ -67,12 +69,13 @@ class Runtime(Protocol):
         """``("engine" | "image", what is wrong and its cure)``, None when a run can be started."""
 
     def follow(self, home_id: str, ended: Callable[[str | None], None], stop: threading.Event) -> None:
-        """Call ``ended(name)`` when a container of this home ended, ``ended(None)`` when any may have; until ``stop``."""
+        """Call ``ended(name)`` when a container of this home ended, ``ended(None)`` when any may have; until
+        ``stop``."""
 
 
 def held_start_lock(run_directory: Path) -> int:
-    """A descriptor of start.lock with the flock on it, to be inherited by the command that starts the container: as long as that
-    command lives, no later host believes that the container is absent."""
+    """A descriptor of start.lock with the flock on it, to be inherited by the command that starts the container:
+    as long as that command lives, no later host believes that the container is absent."""
     fd = os.open(run_directory / "start.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     return fd

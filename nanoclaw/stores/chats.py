@@ -1,4 +1,5 @@
-"""Known chats: the metadata of every chat that ever wrote, so that it can be found and registered. Texts are not kept here."""
+"""Known chats: the metadata of every chat that ever wrote, so that it can be found and registered. Texts are not
+kept here."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ class Chats:
                 return {}
 
     def saw(self, jid: str, name: str, channel: str, when: str) -> None:
-        """Remember a chat; writes only when it is new or its name changed. Never in a message's way: a broken file is left."""
+        """Remember a chat; writes only when it is new or its name changed. Never in a message's way: a broken file
+        is left."""
         with self._locks.hold("config", "chats"):
             try:
                 chats = self._file.read() or {}

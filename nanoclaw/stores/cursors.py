@@ -1,8 +1,9 @@
-"""Cursors: how far each group's chat was handed to its agent, one small file a group, so that one broken file stops one group.
+"""Cursors: how far each group's chat was handed to its agent, one small file a group, so that one broken file stops
+one group.
 
-``handed`` is the last seq handed to an agent, ``done`` the highest below which everything is finished. Between them lie claims
-of a living run. ``finished`` are ranges above ``handed`` that are finished already: they appear when an earlier claim of a run failed
-and a later one did not, and keep its messages from being answered twice.
+``handed`` is the last seq handed to an agent, ``done`` the highest below which everything is finished. Between them
+lie claims of a living run. ``finished`` are ranges above ``handed`` that are finished already: they appear when an
+earlier claim of a run failed and a later one did not, and keep its messages from being answered twice.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from nanoclaw.stores.transcripts import Position
 
 @dataclass(frozen=True)
 class Retry:
-    """``count`` failures in a row; not again before ``not_before`` (Unix time, s). ``kept_through``: the retries are used up, only a
-    message with a larger seq tries again."""
+    """``count`` failures in a row; not again before ``not_before`` (Unix time, s). ``kept_through``: the retries
+    are used up, only a message with a larger seq tries again."""
 
     count: int
     not_before: float
@@ -28,9 +29,10 @@ class Retry:
 
 @dataclass(frozen=True)
 class Cursor:
-    """``jid``: the chat whose seqs these are. ``place`` is where ``handed`` ends in the transcript (a hint). ``judged``: the last run whose end was counted here. ``said``: the
-    cause that the chat was told of and that still holds. ``note``: what the next prompt must mention.
-    ``skipped``: lines behind ``handed`` up to ``skipped_place`` that woke nobody and are beyond the context that a prompt shows."""
+    """``jid``: the chat whose seqs these are. ``place`` is where ``handed`` ends in the transcript (a hint).
+    ``judged``: the last run whose end was counted here. ``said``: the cause that the chat was told of and that
+    still holds. ``note``: what the next prompt must mention. ``skipped``: lines behind ``handed`` up to
+    ``skipped_place`` that woke nobody and are beyond the context that a prompt shows."""
 
     jid: str | None = None
     place: Position = Position()

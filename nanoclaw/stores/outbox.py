@@ -1,6 +1,7 @@
 """The outbox: replies that their channel has not taken, one file each; gone = delivered and in the transcript.
 
-A reply's id (run id + number of the output) is its identity everywhere: the file's name, the channel's key, the transcript line's id.
+A reply's id (run id + number of the output) is its identity everywhere: the file's name, the channel's key, the
+transcript line's id.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ log = logging.getLogger("nanoclaw")
 
 @dataclass(frozen=True)
 class Reply:
-    """``order`` is unique and increasing over all replies; ``state``: ``ready``, or ``sending`` once the channel was asked.
-    ``run`` is None for what the host itself says (a notice)."""
+    """``order`` is unique and increasing over all replies; ``state``: ``ready``, or ``sending`` once the channel
+    was asked. ``run`` is None for what the host itself says (a notice)."""
 
     id: str
     jid: str

@@ -1,4 +1,5 @@
-"""Sessions: the agent SDK's session of each group and the anchor at which it is resumed. Delete a file: a fresh session."""
+"""Sessions: the agent SDK's session of each group and the anchor at which it is resumed. Delete a file: a fresh
+session."""
 
 from __future__ import annotations
 

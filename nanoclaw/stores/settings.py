@@ -1,7 +1,8 @@
-"""Settings in force: config.toml, groups/*.toml and .env as they stand now, or as they last stood when they were right.
+"""Settings in force: config.toml, groups/*.toml and .env as they stand now, or as they last stood when they were
+right.
 
-A file that became wrong changes nothing: the last good content stays in force, and the problem is logged once per change and kept for
-doctor. One bad group does not stop the others. Only the very first reading of config.toml raises.
+A file that became wrong changes nothing: the last good content stays in force, and the problem is logged once per
+change and kept for doctor. One bad group does not stop the others. Only the very first reading of config.toml raises.
 """
 
 from __future__ import annotations

@@ -1,13 +1,12 @@
 """Transcripts: every message of a registered chat, one JSON object a line, append only, in the order of arrival.
 
-A chat is a directory of segments named by their first ``seq`` and never renamed. ``seq`` stands in the line, so it survives rotation and
-hand edits: gaps are legal, a line that does not parse or does not increase is skipped with a warning. A place in a chat is a
-``Position``: the segment and the byte offset behind a line.
+A chat is a directory of segments named by their first ``seq`` and never renamed. ``seq`` stands in the line, so it
+survives rotation and hand edits: gaps are legal, a line that does not parse or does not increase is skipped with a
+warning. A place in a chat is a ``Position``: the segment and the byte offset behind a line.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections import OrderedDict
@@ -15,12 +14,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from nanoclaw.files.atomic import fsync_directory
 from nanoclaw.files.locks import Locks
 from nanoclaw.models import Line, Message
 from nanoclaw.paths import Home
+from nanoclaw.stores.lines import from_json, to_json
 
 log = logging.getLogger("nanoclaw")
 
@@ -38,59 +37,6 @@ class Position:
     seq: int = 0
     segment: int = 0
     offset: int = 0
-
-
-def to_json(line: Line) -> bytes:
-    """A line as it stands in the file; optional fields only where they apply."""
-    message = line.message
-    value: dict[str, Any] = {
-        "seq": line.seq,
-        "id": message.id,
-        "sender": message.sender,
-        "sender_name": message.sender_name,
-        "text": message.text,
-        "timestamp": message.timestamp,
-        "received": line.received,
-        "is_bot": message.is_bot,
-    }
-    if message.from_me:
-        value["from_me"] = True
-    if message.reply_to:
-        value["reply_to"] = message.reply_to
-    if message.attachments:
-        value["attachments"] = list(message.attachments)
-    if message.run:
-        value["run"] = message.run
-    # A lone surrogate (a platform's broken text) cannot be encoded: it becomes U+FFFD, so that the line stays UTF-8.
-    text = json.dumps(value, ensure_ascii=False).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text.encode() + b"\n"
-
-
-def from_json(data: bytes, jid: str) -> Line | None:
-    """The line in ``data``, None where it is none."""
-    try:
-        value = json.loads(data)
-        seq = value["seq"]
-        if not isinstance(seq, int) or isinstance(seq, bool) or seq < 1:
-            return None
-        reply_to = value.get("reply_to")
-        attachments = value.get("attachments")
-        message = Message(
-            id=str(value["id"]),
-            jid=jid,
-            sender=str(value.get("sender", "")),
-            sender_name=str(value.get("sender_name", "")),
-            text=str(value.get("text", "")),
-            timestamp=str(value.get("timestamp", "")),
-            from_me=bool(value.get("from_me")),
-            is_bot=bool(value.get("is_bot")),
-            reply_to={str(k): str(v) for k, v in reply_to.items()} if isinstance(reply_to, dict) else None,
-            attachments=tuple(a for a in attachments if isinstance(a, dict)) if isinstance(attachments, list) else (),
-            run=str(value["run"]) if value.get("run") else None,
-        )
-        return Line(seq, str(value.get("received", "")), message)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return None
 
 
 class Chat:
@@ -151,8 +97,9 @@ class Chat:
         return self._last
 
     def since(self, position: Position) -> Iterator[tuple[Line, Position]]:
-        """The lines with a larger seq, each with the position behind it. The position's offset is trusted only if a line with a
-        seq not above its own ends there and the next is above; else the segment is read from its start."""
+        """The lines with a larger seq, each with the position behind it. The position's offset is trusted only if
+        a line with a seq not above its own ends there and the next is above; else the segment is read from its
+        start."""
         self._sync()
         if self._last.seq <= position.seq:
             return
@@ -215,8 +162,8 @@ class Chat:
         return [] if size <= TAIL_BLOCK else list(self._read(segment, size - TAIL_BLOCK, torn=True))
 
     def _read(self, segment: int, offset: int, torn: bool = False) -> Iterator[tuple[Line, int]]:
-        """The good lines from an offset on, each with the offset behind it. A last line without newline counts if it parses.
-        ``torn``: the offset may lie within a line, which is left out."""
+        """The good lines from an offset on, each with the offset behind it. A last line without newline counts if
+        it parses. ``torn``: the offset may lie within a line, which is left out."""
         try:
             with self._path(segment).open("rb") as file:
                 file.seek(offset)

@@ -1,13 +1,15 @@
 """``python3 nanoclaw.py bench [NAME…]``: measure, print one table, exit 0 when every target is met, else 1.
 
-Speed is asserted nowhere in the test suite: a busy machine is not a bug. Medians, interleaved with the baseline where
-there is one; on a machine that does something else meanwhile, believe the ratios more than the times.
+Speed is asserted nowhere in the test suite: a busy machine is not a bug. Figures are medians, taken in turn with their
+baseline, each sample begun when the machine is calm (``figures.calm``). What starts meanwhile still disturbs: on a
+machine that others use, believe the ratios more than the times.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 
 from tests.bench import burst, idle, latency, startup, storage
@@ -30,11 +32,14 @@ def main() -> int:
     names = parser.parse_args().names
     if unknown := [name for name in names if name not in BENCHES]:
         parser.error(f"unknown: {', '.join(unknown)}; there are {', '.join(BENCHES)}")
+    for number in (signal.SIGINT, signal.SIGTERM):  # either way the throw-away home and its containers go
+        signal.signal(number, lambda *_: sys.exit(130))
     figures: list[Figure] = []
+    load = os.getloadavg()[0]
     for name in names or BENCHES:
         say(f"-- {name}")
         figures += BENCHES[name]()
-    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the end\n")
+    print(f"{os.cpu_count()} cores, load {load:.1f} at the start, {os.getloadavg()[0]:.1f} at the end\n")
     print(table(figures))
     return 0 if all(figure.met for figure in figures) else 1
 

@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.bench.bare import Bare
-from tests.bench.figures import Figure, say, until
+from tests.bench.figures import Figure, calm, say, until
 from tests.bench.household import Household
 from tests.bench.idle import process_status
 
@@ -33,6 +33,7 @@ def burst() -> list[Figure]:
     ours, bare, answered, containers, rss = [], [], [], [], []
     for number in range(ROUNDS):
         with Household(GROUPS) as household:
+            calm()
             start = time.time()
             for message in range(EACH):
                 for folder in household.folders:
@@ -49,6 +50,7 @@ def burst() -> list[Figure]:
             for folder in household.folders:
                 if json.loads((household.runs(folder)[-1] / "run.json").read_bytes())["status"] != "judged":
                     household.close(folder)
+            calm()
             bare.append(_bare(household))
         say(f"burst {number}: {answered[-1]} answered, ours {ours[-1]:.1f}, bare {bare[-1]:.1f} s")
     value, floor, least = statistics.median(ours), statistics.median(bare), min(answered)

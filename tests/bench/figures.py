@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import sys
 import time
@@ -81,6 +82,25 @@ def _row(figure: Figure) -> tuple[str, ...]:
         figure.target,
         "met" if figure.met else "not met",
     )
+
+
+def calm(at_most: float = 30.0) -> None:
+    """Wait until the machine was four fifths idle for 0.3 s, but not longer than ``at_most`` s: what others do on it
+    is not to be measured. Where the kernel does not tell, return at once."""
+    deadline = time.monotonic() + at_most
+    while os.path.exists("/proc/stat") and time.monotonic() < deadline:
+        before = _ticks()
+        time.sleep(0.3)
+        idle, total = (after - earlier for after, earlier in zip(_ticks(), before, strict=True))
+        if idle >= 0.8 * total:
+            return
+
+
+def _ticks() -> tuple[int, int]:
+    """Idle and all ticks of all cores so far."""
+    with open("/proc/stat") as file:
+        ticks = [int(value) for value in file.readline().split()[1:9]]
+    return ticks[3] + ticks[4], sum(ticks)
 
 
 def say(text: str) -> None:

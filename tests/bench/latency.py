@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.bench.bare import Bare
-from tests.bench.figures import Figure, median_ms, say, spread
+from tests.bench.figures import Figure, calm, median_ms, say, spread
 from tests.bench.household import Events, Household
 
 COLD = 15
@@ -21,6 +21,7 @@ def cold() -> list[Figure]:
     issued, ours, bare = [], [], []
     with Household(COLD + 1) as household:
         for number, folder in enumerate(household.folders):
+            calm()
             before = len(household.docker_runs())
             start = household.drop(folder, f"cold {number}")
             answered = household.await_delivery(folder, 0)
@@ -28,6 +29,7 @@ def cold() -> list[Figure]:
             run = household.runs(folder)[0]
             replay = Bare(household, run, [run / "in" / "000001.json"])
             try:
+                calm()
                 begun = replay.start()
                 done = replay.events.wait("result")
                 replay.close()
@@ -74,6 +76,7 @@ def follow_ups() -> list[Figure]:
             replay.start()
             replay.events.wait("state", state="idle")
             for number in range(FOLLOW_UPS + 2):
+                calm()
                 before = household.delivered_bytes(folder)
                 start = household.drop(folder, f"follow-up {number}")
                 handed = events.wait("consumed")

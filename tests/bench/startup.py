@@ -9,7 +9,7 @@ import sys
 import time
 
 from nanoclaw.paths import PROJECT
-from tests.bench.figures import Figure, median_ms, spread
+from tests.bench.figures import Figure, calm, median_ms, spread
 from tests.bench.household import Household
 
 ROUNDS = 15
@@ -27,6 +27,7 @@ def startup() -> list[Figure]:
         homes = {"NANOCLAW_HOME": str(household.home.root), "NANOCLAW_CONFIG_DIR": str(household.home.user_config)}
         docker = shutil.which("docker") or "docker"
         for number in range(ROUNDS + 1):
+            calm(5.0)
             times = [_seconds([*launcher, "--version"], homes), _seconds([python, "-c", "pass"], homes)]
             if number <= DOCTORS:
                 times += [_seconds([*launcher, "doctor"], homes), _seconds([docker, "version"], homes)]

@@ -16,8 +16,9 @@ from nanoclaw.models import Line, Message
 from nanoclaw.paths import Home
 from nanoclaw.stores.cursors import Cursor, Cursors
 from nanoclaw.stores.journal import stop_log
+from nanoclaw.stores.lines import to_json
 from nanoclaw.stores.settings import Settings
-from nanoclaw.stores.transcripts import SEGMENT_BYTES, Transcripts, to_json
+from nanoclaw.stores.transcripts import SEGMENT_BYTES, Transcripts
 from tests.bench.figures import Figure, median_ms, spread
 
 MESSAGES = 500

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from nanoclaw.runs.local_process import agent_python
 from tests.support.home import HomeUnderTest, Script
 from tests.support.scripted_model import ScriptedModel
 
@@ -25,6 +26,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @contextmanager
 def living(engine: str, runtime: str = "docker") -> Iterator[HomeUnderTest]:
     """A home with its scripted model. At the end nothing of it is left, and the host must not have met a bug."""
+    if runtime == "process":
+        agent_python(print)  # installed at its first use, which may take longer than any deadline here
     root = Path(tempfile.mkdtemp(prefix="nc-", dir="/tmp")).resolve()
     with ScriptedModel(Script()) as model:
         house = HomeUnderTest(root, model, engine, runtime)

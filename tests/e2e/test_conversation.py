@@ -1,4 +1,4 @@
-"""What a person sees in a chat, over one living host: answers, tools, follow-ups, sessions, and what the model is shown."""
+"""What a person sees in a chat, with one living host: answers, tools, follow-ups, sessions, what the model is shown."""
 
 from __future__ import annotations
 
@@ -110,6 +110,8 @@ def test_hostile_text_stays_in_its_element(house: HomeUnderTest, folder: str) ->
     last = house.model.bodies()[-1]
     assert ["hello before"] in [message_texts(text) for text in user_texts(last)], "/clear did not act"
     assert len(house.runs(folder)) == 1
+    hostname = house.docker("inspect", "--format", "{{.Config.Hostname}}", *house.containers(folder)).strip()
+    assert hostname not in json.dumps(last["messages"]), "@/etc/hostname did not act"
 
 
 def test_internal_notes_are_not_sent(house: HomeUnderTest, script: Script, folder: str) -> None:
@@ -155,12 +157,15 @@ def test_bad_inbox_files_are_kept_and_named(house: HomeUnderTest, folder: str) -
     with open(inbox / "slow.json", "w") as slow:  # somebody writes it for a while
         slow.write('{"text": "written ')
         slow.flush()
+        (inbox / "halves.json").write_text('{"text": "in two ')  # and somebody else writes twice
         for name, content in BAD.items():
             (inbox / name).write_bytes(content)
         house.drop(folder, "a good one")
         assert house.wait_said(folder) == ["echo: a good one"]
+        (inbox / "halves.json").write_text('{"text": "in two halves"}')
+        assert house.wait_said(folder, 2)[1] == "echo: in two halves"
         slow.write('slowly"}')
-    assert house.wait_said(folder, 2)[1] == "echo: written slowly"
+    assert house.wait_said(folder, 3)[2] == "echo: written slowly"
     wait_for(lambda: not list(inbox.iterdir()), 20, "nothing left in the inbox")
     for name, content in BAD.items():
         lines = [line for line in house.log().splitlines() if f"file={name}:" in line]

@@ -69,3 +69,15 @@ def test_context_comes_along_and_wakers_are_never_left_out(house: HomeUnderTest)
     house.wait_said("team", 2)
     assert message_texts(house.prompts("<messages>")[-1]) == ["nobody is asked", "@Andy once more"]
     assert len(house.prompts("<messages>")) == 2 and "omitted" not in house.prompts("<messages>")[-1]
+
+
+def test_a_message_that_meets_a_closing_container(house: HomeUnderTest) -> None:
+    """Each comes as soon as the last answer is there, which is when a container without patience closes."""
+    house.configure('idle_timeout = "0.001s"')
+    house.group("g")
+    house.start()
+    for number in range(1, 5):
+        house.drop("g", f"message {number}")
+        assert house.wait_said("g", number)[-1] == f"echo: message {number}"
+    assert house.said("g") == [f"echo: message {number}" for number in range(1, 5)]
+    assert len(house.prompts("<messages>")) == 4

@@ -7,7 +7,6 @@ import os
 import shlex
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -72,9 +71,7 @@ def test_the_next_host_adopts_an_agent_in_mid_turn(house: HomeUnderTest, script:
     script.on("long work", hang_once())
     house.drop("g", "long work")
     house.model.wait_for_requests(1)
-    started = time.monotonic()
     assert house.stop(number) == (0 if number == signal.SIGTERM else -number)
-    assert time.monotonic() - started < 5
     assert house.said("g") == [] and lives(house), "the agent goes on"
     house.start()
     assert house.wait_said("g") == ["echo: long work"]
