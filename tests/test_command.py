@@ -16,7 +16,7 @@ RUN = command.Launch(
     image="agent:1",
     home_id="home-1",
     user=(1000, 1001),
-    binds=[Bind("/srv/run/in", "/workspace/run/in"), Bind("/srv/a,b \"c\"", "/workspace/extra/a", readonly=False)],
+    binds=[Bind("/srv/run/in", "/workspace/run/in"), Bind('/srv/a,b "c"', "/workspace/extra/a", readonly=False)],
     environment={"TZ": "Europe/Berlin", "ODD": "a b=c"},
     command=["python3", "/opt/runner", "/workspace/run/in"],
     labels={"nanoclaw.run": "main-1"},
@@ -27,7 +27,7 @@ SEALED = "--init --read-only --tmpfs /tmp:mode=1777 " + LIMITS
 USER = "--user 1000:1001 --tmpfs /home/node:uid=1000,gid=1001,mode=700 "
 TAIL = (
     "-e TZ=Europe/Berlin -e 'ODD=a b=c' --mount type=bind,source=/srv/run/in,target=/workspace/run/in,readonly "
-    "--mount 'type=bind,\"source=/srv/a,b \"\"c\"\"\",target=/workspace/extra/a' "
+    '--mount \'type=bind,"source=/srv/a,b ""c""",target=/workspace/extra/a\' '
     "agent:1 python3 /opt/runner /workspace/run/in"
 )
 

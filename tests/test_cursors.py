@@ -1,4 +1,4 @@
-"""The cursor through hand-over, answers, ends of runs and crashes between any two writes, always read from disk again."""
+"""The cursor through hand-over, answers, ends of runs and crashes between any two writes, read from disk again."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ def test_a_crash_after_counting_still_tells_that_the_retries_are_used_up(home: H
     assert end(Parts(home), run) is True
 
 
-# -- crashes between two writes: the disk as it is then, and the restart ------------------------------------------------
+# -- crashes between two writes: the disk as it is then, and the restart -----------------------------------------------
 
 
 def test_the_claim_is_on_disk_and_the_cursor_is_not(home: Home) -> None:
@@ -324,7 +324,9 @@ def test_a_group_that_moves_to_another_chat_starts_there_afresh(home: Home) -> N
     assert batch is not None and [line.message.text for line in batch.lines] == ["x"]
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"handed": "7"}', '{"handed": -1}', '{"handed": 1, "retry": 7}'])
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "{}", '{"handed": "7"}', '{"handed": -1}', '{"handed": 1, "retry": 7}']
+)
 def test_a_broken_cursor_stops_one_group_and_is_never_overwritten(home: Home, content: str) -> None:
     parts = Parts(home)
     parts.say("a")
@@ -349,8 +351,15 @@ def test_a_broken_cursor_stops_one_group_and_is_never_overwritten(home: Home, co
 
 def test_everything_in_a_cursor_comes_back(home: Home) -> None:
     full = Cursor(
-        **{"jid": "local:main", "place": Position(7, 1, 70), "done": 5, "finished": ((8, 9), (11, 11))},
-        **{"retry": Retry(2, 12.5, 7), "judged": "main-1", "said": "engine", "note": "n", "skipped": 3},
+        jid="local:main",
+        place=Position(7, 1, 70),
+        done=5,
+        finished=((8, 9), (11, 11)),
+        retry=Retry(2, 12.5, 7),
+        judged="main-1",
+        said="engine",
+        note="n",
+        skipped=3,
         skipped_place=Position(9, 1, 90),
     )
     parts = Parts(home)

@@ -1,4 +1,4 @@
-"""Delivery with a real local channel, and with one that fails as platforms do: in order, each reply once, nothing held up."""
+"""Delivery with a real local channel, and with one that fails as platforms do: in order, once, nothing held up."""
 
 from __future__ import annotations
 

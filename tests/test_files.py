@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -31,10 +32,15 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     atomic.write_json(path, {"a": "ö"}, mode=0o640)
     assert path.read_text() == '{\n "a": "ö"\n}\n'
     assert os.stat(path).st_mode & 0o777 == 0o640
-    with pytest.raises(RuntimeError), atomic.replacing(path) as draft:
-        draft.write(b"half")
-        assert len(os.listdir(tmp_path)) == 2 and path.read_text().startswith("{")
-        raise RuntimeError
+
+    def fail() -> None:
+        with atomic.replacing(path) as draft:
+            draft.write(b"half")
+            assert len(os.listdir(tmp_path)) == 2 and path.read_text().startswith("{")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
     with pytest.raises(TypeError):
         atomic.write_json(path, {"a": object()})
     assert os.listdir(tmp_path) == ["a.json"] and json.loads(path.read_text()) == {"a": "ö"}
@@ -156,7 +162,9 @@ def test_a_file_that_grows_meanwhile_ends_at_the_limit(out: tuple[Path, int], mo
         untrusted.read_bytes(fd, "a", 5_000)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"7", b"[" * 100_000, b'{"a":' * 100_000, b"\xff", b"9" * 5_000])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[1]", b"7", b"[" * 100_000, b'{"a":' * 100_000, b"\xff", b"9" * 5_000]
+)
 def test_what_is_no_object_is_refused(out: tuple[Path, int], content: bytes) -> None:
     directory, fd = out
     (directory / "a").write_bytes(content)
@@ -183,7 +191,9 @@ def test_a_writer_in_another_process_is_waited_for(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     writer = subprocess.Popen(
         ["sh", "-c", "exec 3>a.txt; echo one >&3; echo ready; read go; echo two >&3"],
-        **{"cwd": tmp_path, "stdin": subprocess.PIPE, "stdout": subprocess.PIPE},
+        cwd=tmp_path,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
     )
     assert writer.stdin is not None and writer.stdout is not None
     with writer:
@@ -217,7 +227,7 @@ def test_a_clock_that_was_set_back_holds_nothing_up(tmp_path: Path) -> None:
 
 def test_the_order_of_locks_is_kept() -> None:
     locks = Locks()
-    for outer, inner in zip(ORDER, ORDER[1:], strict=False):
+    for outer, inner in itertools.pairwise(ORDER):
         with locks.hold(outer, "a"), locks.hold(inner, "b"):
             pass
         with locks.hold(inner, "a"), pytest.raises(RuntimeError, match=f"{outer!r}"), locks.hold(outer, "a"):
@@ -231,7 +241,7 @@ def test_the_order_of_locks_is_kept() -> None:
             pass
     with locks.hold("config"), locks.hold("chat", "b"):
         pass
-    with pytest.raises(ValueError), locks.hold("unknown"):
+    with pytest.raises(ValueError, match="not in tuple"), locks.hold("unknown"):
         pass
 
 

@@ -275,7 +275,9 @@ def test_a_hang_up_in_a_silent_stream_ends_it_upstream(bench: Bench) -> None:
         bench.environment = Environment(KEY, model.url)
         connection = UnixConnection(bench.path)
         response = bench.call(body=BODY | {"stream": True}, connection=connection)
-        assert response.read1(10)
+        seen = b""
+        while b"content_block_stop" not in seen:
+            seen += response.read1(65536)
         response.close()
         connection.close()
         assert ended.wait(DEADLINE)

@@ -1,4 +1,4 @@
-"""The inbox on a real directory: what is a message, what is not yet one, what never will be; each once, nothing lost."""
+"""The inbox on a real directory: what is a message, what not yet, what never will be; each once, nothing lost."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.support.waiting import wait_for
 
 
 class Box:
-    """An inbox that stores into real transcripts. ``crash``: raise after the message is stored, before its file goes."""
+    """An inbox that stores into real transcripts. ``crash``: raise between storing a message and its file going."""
 
     def __init__(self, home: Home) -> None:
         self.home = home

@@ -16,7 +16,7 @@ PACKAGE = PROJECT / "nanoclaw"
 # From left to right. The parts of one layer know nothing of each other. A new part fails until it is placed here.
 LAYERS = [
     {"errors", "models", "environment"},
-    {"paths"},
+    {"paths", "turns"},
     {"config"},
     {"files"},
     {"stores"},
@@ -25,6 +25,9 @@ LAYERS = [
     {"gateway", "channels"},
     {"runs"},
     {"inbox", "handover", "conditions", "delivery"},
+    {"house"},
+    {"acceptance", "conclusion"},
+    {"worker"},
     {"dispatcher"},
     {"host"},
     {"doctor"},

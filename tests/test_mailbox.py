@@ -35,8 +35,15 @@ def test_events_come_by_number(run: Path) -> None:
         run,
         1,
         {
-            **{"n": 1, "type": "result", "uuids": ["a"], "text": "t", "session": "s", "anchor": "x", "cost_usd": 1},
-            **{"usage": {"input_tokens": 5, "note": "y" * 5000, "service": None, "speed": -1}, "unknown": 1},
+            "n": 1,
+            "type": "result",
+            "uuids": ["a"],
+            "text": "t",
+            "session": "s",
+            "anchor": "x",
+            "cost_usd": 1,
+            "usage": {"input_tokens": 5, "note": "y" * 5000, "service": None, "speed": -1},
+            "unknown": 1,
         },
     )
     assert mailbox.next_event(run, 1) == Event(

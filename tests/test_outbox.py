@@ -69,7 +69,14 @@ def test_what_failed_is_kept_with_its_reason(outbox: Callable[[], Outbox], home:
 
 @pytest.mark.parametrize(
     "content",
-    ["", "{", "[]", "{}", '{"id": "bad"}', '{"id": "other", "jid": "j", "folder": "f", "text": "t", "created": "c", "order": 1}'],
+    [
+        "",
+        "{",
+        "[]",
+        "{}",
+        '{"id": "bad"}',
+        '{"id": "other", "jid": "j", "folder": "f", "text": "t", "created": "c", "order": 1}',
+    ],
 )
 def test_a_broken_file_is_left_and_stops_no_other(
     outbox: Callable[[], Outbox], home: Home, content: str, caplog: pytest.LogCaptureFixture

@@ -1,4 +1,4 @@
-"""What waits in a chat: wakers all, context capped, what is left out counted, also across restarts and changed settings."""
+"""What waits in a chat: all wakers, capped context, the omitted counted, across restarts and changed settings."""
 
 from __future__ import annotations
 

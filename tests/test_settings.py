@@ -95,7 +95,7 @@ def test_the_first_reading_of_the_config_raises_and_of_a_group_does_not(home: Ho
     made = Settings(home)
     assert made.groups == {} and len(made.problems) == 1
     home.config_file.write_text("nonsense")
-    with pytest.raises(UserError, match="config.toml"):
+    with pytest.raises(UserError, match=r"config\.toml"):
         Settings(home)
 
 
@@ -128,9 +128,7 @@ def test_an_editors_half_save_of_a_group_is_waited_out(settings: Settings, home:
 
 
 @pytest.mark.parametrize("half", ["", None])
-def test_an_editors_half_save_of_the_credential_is_waited_out(
-    settings: Settings, home: Home, half: str | None
-) -> None:
+def test_an_editors_half_save_of_the_credential_is_waited_out(settings: Settings, home: Home, half: str | None) -> None:
     assert settings.environment.credential is not None
     if half is None:
         home.env_file.unlink()

@@ -61,13 +61,22 @@ def written(path: Path) -> list[str]:
 
 def test_a_line_is_for_people_with_jq(home: Home, chat: Transcripts) -> None:
     reply = {"id": "7", "text": "what?"}
-    chat.append(message("höllo \ud800", id="a", reply_to=reply, attachments=({"name": "x.png"},), is_bot=True, run="r-1"))
+    chat.append(
+        message("höllo \ud800", id="a", reply_to=reply, attachments=({"name": "x.png"},), is_bot=True, run="r-1")
+    )
     chat.append(message("plain", id="b"))
     full, plain = lines_of(segments(home)[0])
     assert full.pop("received").endswith("Z")
     assert full == {
-        **{"seq": 1, "id": "a", "sender": "owner", "sender_name": "Owner", "text": "höllo \ufffd"},
-        **{"timestamp": "2026-11-22T09:30:00Z", "is_bot": True, "reply_to": reply, "run": "r-1"},
+        "seq": 1,
+        "id": "a",
+        "sender": "owner",
+        "sender_name": "Owner",
+        "text": "höllo \ufffd",
+        "timestamp": "2026-11-22T09:30:00Z",
+        "is_bot": True,
+        "reply_to": reply,
+        "run": "r-1",
         "attachments": [{"name": "x.png"}],
     }
     assert list(plain) == ["seq", "id", "sender", "sender_name", "text", "timestamp", "received", "is_bot"]
@@ -76,7 +85,9 @@ def test_a_line_is_for_people_with_jq(home: Home, chat: Transcripts) -> None:
     assert read[0].attachments == ({"name": "x.png"},) and read[0].reply_to == reply and read[0].run == "r-1"
 
 
-@pytest.mark.parametrize("left", ['{"seq": 3, "id": "x", "te', '{"seq": 3, "id": "x", "text": "whole"}', "\x00\x00\x00"])
+@pytest.mark.parametrize(
+    "left", ['{"seq": 3, "id": "x", "te', '{"seq": 3, "id": "x", "text": "whole"}', "\x00\x00\x00"]
+)
 def test_a_torn_last_line_costs_nothing_but_itself(home: Home, chat: Transcripts, left: str) -> None:
     fill(chat, "a", "b")
     with segments(home)[0].open("a") as file:
@@ -91,7 +102,16 @@ def test_a_torn_last_line_costs_nothing_but_itself(home: Home, chat: Transcripts
 def test_broken_lines_are_skipped_and_named(home: Home, chat: Transcripts, caplog: pytest.LogCaptureFixture) -> None:
     fill(chat, "a")
     broken = [
-        *("", "not json", "[1]", "null", '{"seq": 2}', '{"id": "x"}', '{"seq": "2", "id": "x"}', '{"seq": true, "id": "x"}'),
+        *(
+            "",
+            "not json",
+            "[1]",
+            "null",
+            '{"seq": 2}',
+            '{"id": "x"}',
+            '{"seq": "2", "id": "x"}',
+            '{"seq": true, "id": "x"}',
+        ),
         *('{"seq": 0, "id": "x"}', '{"seq": -5, "id": "x"}', "[" * 5000, '{"seq": 2.5, "id": "x"}', "9" * 6000),
     ]
     with segments(home)[0].open("ab") as file:
@@ -194,6 +214,8 @@ def test_an_edit_in_place_is_seen(home: Home, chat: Transcripts) -> None:
     edit(path, "".join(lines))
     assert texts(chat) == ["a", "b", "c"]
     assert not chat.contains(JID, "id-z") and chat.contains(JID, "id-c")
+    edit(path, "".join(lines).replace("id-c", "id-z"))
+    assert chat.contains(JID, "id-z") and not chat.contains(JID, "id-c"), "also of the same size"
 
 
 def test_rotation(home: Home, chat: Transcripts, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,9 +236,7 @@ def test_rotation(home: Home, chat: Transcripts, monkeypatch: pytest.MonkeyPatch
     assert seqs(chat)[0] == names[1]
 
 
-def test_another_process_appends_and_rotates(
-    home: Home, chat: Transcripts, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_another_process_appends_and_rotates(home: Home, chat: Transcripts, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transcripts, "SEGMENT_BYTES", 600)
     other = again(home)
     for number in range(1, 40):
@@ -280,9 +300,7 @@ def test_more_chats_than_are_kept_open(home: Home, chat: Transcripts, monkeypatc
 
 
 @pytest.mark.parametrize("size", [1_000, 100_000])
-def test_what_is_new_costs_the_same_in_a_long_chat(
-    home: Home, monkeypatch: pytest.MonkeyPatch, size: int
-) -> None:
+def test_what_is_new_costs_the_same_in_a_long_chat(home: Home, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
     directory = home.chat(JID)
     directory.mkdir(parents=True)
     line = '{"seq": %d, "id": "%d", "text": "' + "x" * 60 + '"}\n'

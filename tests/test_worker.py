@@ -115,7 +115,7 @@ class Runner:
 
 
 class Scene:
-    """A home with one group, its engine, and the worker of its run. ``at(s)`` is a turn ``s`` seconds after the start."""
+    """A home with one group, its engine, and the worker of its run. ``at(s)`` is a turn ``s`` s after the start."""
 
     def __init__(self, home: Home) -> None:
         self.home = home
@@ -134,7 +134,10 @@ class Scene:
         self.gateway = Gateway(self.home.gateway, Environment)
         self.house = House(
             **{name: getattr(parts, name) for name in ("records", "transcripts", "outbox", "sessions", "settings")},
-            **{"journal": parts.journal, "handover": parts.handover, "gateway": self.gateway, "watcher": self.watcher},
+            journal=parts.journal,
+            handover=parts.handover,
+            gateway=self.gateway,
+            watcher=self.watcher,
             start_slots=threading.Semaphore(2),
             delivery=lambda: None,
             changed=self._changed,
@@ -329,7 +332,9 @@ def test_a_hard_stop_after_output_is_clean_up(scene: Scene) -> None:
 
 
 def test_the_hard_timeout_is_never_below_the_idle_one(scene: Scene) -> None:
-    scene.home.config_file.write_text(CONFIG.replace(f"timeout = {TIMEOUT:g}", "timeout = 5").replace("idle_timeout = 5", f"idle_timeout = {IDLE:g}"))
+    scene.home.config_file.write_text(
+        CONFIG.replace(f"timeout = {TIMEOUT:g}", "timeout = 5").replace("idle_timeout = 5", f"idle_timeout = {IDLE:g}")
+    )
     scene.parts.settings.refresh()
     assert (scene.parts.settings.config.timeout, scene.parts.settings.config.idle_timeout) == (5.0, IDLE)
     scene.parts.say("one")
@@ -536,10 +541,13 @@ def test_a_crash_amid_the_verdict_comes_to_the_same(scene: Scene, point: str, re
     scene.house = replace(scene.house, tell=crash)
     run, start = scene.prepare()
     before = cursor.read_bytes()
-    with pytest.raises(KeyboardInterrupt):
-        runner = scene._work(run, start)
-        runner.consume(1)
+
+    def to_the_end() -> None:
+        scene._work(run, start).consume(1)
         scene.ended(Look("exited", 1))
+
+    with pytest.raises(KeyboardInterrupt):
+        to_the_end()
     if point == "ended":
         cursor.write_bytes(before)
     scene.adopt()
@@ -576,10 +584,9 @@ def test_a_broken_cursor_holds_up_and_loses_nothing(scene: Scene) -> None:
         scene.at(1.0)
     assert scene.replies() == ["answer"]
     scene.engine.state = Look("exited", 0)
-    for _ in range(2):
+    for seconds in (20.0, 40.0):
         with pytest.raises(BrokenFile):
-            scene.at(20.0)
-            scene.at(40.0)
+            scene.at(seconds)
     cursor.write_bytes(good)
     scene.at(60.0)
     assert scene.judged[0].cause == "finished"

@@ -152,9 +152,8 @@ def test_a_claim_without_a_container(house: HomeUnderTest, left: str) -> None:
     house.drop("g", "hello")
     clients = wait_for(lambda: _children(house.host.pid), 10, "the command that starts the container")
     house.host.send_signal(signal.SIGSTOP)
-    if left != "at work":
-        for pid in clients:
-            os.kill(pid, signal.SIGKILL)
+    for pid in clients:
+        os.kill(pid, signal.SIGSTOP if left == "at work" else signal.SIGKILL)
     house.stop(signal.SIGKILL)
     if left != "at work":
         for name in house.containers():
@@ -165,8 +164,13 @@ def test_a_claim_without_a_container(house: HomeUnderTest, left: str) -> None:
         house.docker("create", *shlex.split(arguments))
         assert house.containers()
     house.start()
+    if left == "at work":
+        house.drop(house.group("other"), "meanwhile")
+        house.wait_said("other")  # time enough for a host that would not wait for the command
+        for pid in clients:
+            os.kill(pid, signal.SIGCONT)
     assert house.wait_said("g") == ["echo: hello"]
-    assert len(house.prompts("hello")) == len(house.containers()) == 1
+    assert len(house.prompts("hello")) == len(house.containers("g")) == 1
     assert len(house.runs("g")) == (1 if left == "at work" else 2)
 
 

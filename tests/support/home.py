@@ -115,7 +115,7 @@ class HomeUnderTest:
         assert self.host.poll() is None, (self.home.root / "host.out").read_text()
 
     def stop(self, number: int = signal.SIGTERM) -> int:
-        """End the host by a signal, within 10 s (5 are promised, on a machine with nothing else to do); its exit code."""
+        """End the host by a signal within 10 s (5 are promised, on a machine with time); returns its exit code."""
         assert self.host is not None
         self.host.send_signal(number)
         code = self.host.wait(10)

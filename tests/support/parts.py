@@ -1,4 +1,4 @@
-"""Parts of the house on a temporary home. Making them a second time is a restart: everything is read from disk again."""
+"""Parts of the house on a temporary home. Making them again is a restart: everything is read from disk."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+from nanoclaw.files.locks import Locks
 from nanoclaw.handover import Handover
 from nanoclaw.host import make_home
 from nanoclaw.models import Group, Message
@@ -20,7 +21,6 @@ from nanoclaw.stores.outbox import Outbox
 from nanoclaw.stores.sessions import Sessions
 from nanoclaw.stores.settings import Settings
 from nanoclaw.stores.transcripts import Transcripts
-from nanoclaw.files.locks import Locks
 
 MAIN = 'jid = "local:main"\nis_main = true\n'
 TEAM = 'jid = "local:team"\nname = "Team"\n'
