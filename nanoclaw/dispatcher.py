@@ -53,6 +53,7 @@ class Dispatcher:
         self._guard = threading.Lock()  # guards _news, _reread and _workers
         self._news: set[str] = set()
         self._reread = True
+        self._config, self._groups = house.settings.config, house.settings.groups
         self._workers: dict[str, Worker] = {}
         self._waiting: dict[str, tuple[float, float]] = {}
         self._limited: frozenset[str] = frozenset()
@@ -168,13 +169,15 @@ class Dispatcher:
     def _read_settings(self) -> None:
         with self._guard:
             reread, self._reread = self._reread, False
-        if not reread and not self._house.settings.unsettled:
+        settings = self._house.settings
+        settings.refresh()
+        if not reread and settings.config is self._config and settings.groups is self._groups:
             return
-        if self._house.settings.refresh() or reread:
-            set_level(self._house.settings.config.log_level)
-            with self._guard:
-                self._news |= set(self._house.settings.groups) | set(self._waiting)
-            self._house.settings_read()
+        self._config, self._groups = settings.config, settings.groups
+        set_level(settings.config.log_level)
+        with self._guard:
+            self._news |= set(settings.groups) | set(self._waiting)
+        self._house.settings_read()
         for worker in self.workers():
             worker.poke()
 

@@ -165,12 +165,14 @@ class Host:
         stop_log()
 
     def deliver(self, message: Message, chat_name: str) -> None:
-        """A message came in on a channel: it is durable when this returns."""
+        """A message came in on a channel: it is durable when this returns. Settings saved before it hold for it."""
+        self.settings.refresh()
         group = self.settings.group_of(message.jid)
         line = self.transcripts.append(message) if group is not None else None
         if group is not None and line is not None:
             log.info("New messages group=%s seq=%d", group.folder, line.seq)
             self.journal.event("received", folder=group.folder, message=message.id, seq=line.seq)
+        if group is not None:  # a duplicate, too: the first one may have been stored as the disk failed
             self.dispatcher.changed(group.folder)
         self._chats.saw(message.jid, chat_name, message.jid.partition(":")[0], message.timestamp)
 

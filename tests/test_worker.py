@@ -96,8 +96,9 @@ class Runner:
 
     def write(self, kind: str, **fields: Any) -> None:
         self.n += 1
-        path = self.directory / "out" / f"{self.n:06d}.json"
-        path.write_text(json.dumps({"n": self.n, "type": kind, **fields}))
+        draft = self.directory / "out" / f".{self.n:06d}"
+        draft.write_text(json.dumps({"n": self.n, "type": kind, **fields}))
+        draft.rename(draft.with_name(f"{self.n:06d}.json"))
 
     def consume(self, *numbers: int) -> list[str]:
         uuids = [self.prompts()[number - 1]["uuid"] for number in numbers]
