@@ -79,7 +79,11 @@ class Host:
         self.home = home
         self._home_id = make_home(home)
         start_log(home.logs, "info", to_stderr)  # before the settings, which may be worth a line
-        self.settings = Settings(home)
+        try:
+            self.settings = Settings(home)
+        except UserError:
+            stop_log()
+            raise
         set_level(self.settings.config.log_level)
         self.journal = Journal(home.logs)
         locks = Locks()

@@ -145,8 +145,10 @@ def test_what_lies_about_in_state_stops_no_host(ready: Home) -> None:
     (ready.cursors / "main.json").write_text("{")
     (ready.state / "chats.json").write_text("{")
     ready.group_file("bad").write_text("jid = 7")
+    os.utime(ready.group_file("bad"), (0, 0))
     with host("--once") as process:
         _, err = process.communicate(timeout=20.0)
+    assert "bad.toml:1: jid" in log(ready), "what is wrong at the start is in the log too"
     assert process.returncode == 0 and "Traceback" not in err + log(ready)
     assert sorted(os.listdir(ready.runs)) == ["broken", "empty", "notes.txt"]
     assert (ready.cursors / "main.json").read_text() == "{"

@@ -22,9 +22,11 @@ _IMAGE = re.compile(
 _ENGINE = re.compile(
     r"cannot connect to the docker daemon|is the docker daemon running|connection refused|error during connect|"
     r"permission denied while trying to connect|failed to connect to the docker api|dial unix|cannot connect to podman|"
-    r"did not answer",
+    r"did not answer|error response from daemon",
     re.IGNORECASE,
 )
+_THIS_RUN = re.compile(r"bind source path|invalid mount|mounts denied|already in use|executable file not found", re.I)
+"""The engine is well: what this one run asks of it is wrong."""
 _DISK = re.compile(r"no space left on device|disk quota exceeded", re.IGNORECASE)
 
 
@@ -128,7 +130,7 @@ def _cause(ending: Ending) -> str:
 
 
 def _start_cause(text: str) -> str:
-    for pattern, cause in ((_IMAGE, "image"), (_DISK, "disk"), (_ENGINE, "engine")):
+    for pattern, cause in ((_IMAGE, "image"), (_DISK, "disk"), (_THIS_RUN, "crash"), (_ENGINE, "engine")):
         if pattern.search(text):
             return cause
     return "crash"

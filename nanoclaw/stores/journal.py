@@ -91,3 +91,4 @@ def stop_log() -> None:
     for handler in list(log.handlers):
         log.removeHandler(handler)
         handler.close()
+    log.propagate = True

@@ -84,7 +84,7 @@ def _row(figure: Figure) -> tuple[str, ...]:
     )
 
 
-def calm(at_most: float = 30.0) -> None:
+def calm(at_most: float = 10.0) -> None:
     """Wait until the machine was four fifths idle for 0.3 s, but not longer than ``at_most`` s: what others do on it
     is not to be measured. Where the kernel does not tell, return at once."""
     deadline = time.monotonic() + at_most
