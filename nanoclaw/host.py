@@ -193,7 +193,10 @@ class Host:
                 continue
             if run.status != "judged":
                 log.info("Adopting run=%s status=%s", run.id, run.status)
-                self.dispatcher.adopt(run)
+                try:
+                    self.dispatcher.adopt(run)
+                except UserError as error:  # its engine's command is gone: no reason to serve nobody
+                    log.error("Run not adopted, left alone run=%s: %s", run.id, error)
 
     def _settings_touched(self, path: str) -> None:
         name = os.path.basename(path)
