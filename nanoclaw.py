@@ -19,28 +19,21 @@ PLACES = (
     "/usr/local/bin",
     "/usr/bin",
     "/opt/homebrew/bin",
-    "/opt/local/bin",
-    "/home/linuxbrew/.linuxbrew/bin",
     "/Library/Frameworks/Python.framework/Versions/*/bin",
     "~/.local/bin",
     "~/.pyenv/versions/*/bin",
-    "~/.asdf/installs/python/*/bin",
     "~/.local/share/uv/python/*/bin",
-    "~/miniconda3/bin",
 )
-# What the caller's own Python needs, and ours must not see.
+# What leads Python to another place than its own: modules found there may not suit it.
 FOREIGN = ("PYTHONHOME", "PYTHONPATH", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__")
 
 
 def say(line):
     sys.stderr.write("nanoclaw: %s\n" % line)
-    sys.stderr.flush()
 
 
 def become(python, arguments):
-    """Replace this process by ``python arguments``, without the caller's Python settings."""
-    for name in FOREIGN:
-        os.environ.pop(name, None)
+    """Replace this process by ``python arguments``."""
     sys.stdout.flush()
     os.execv(python, [python] + arguments)
 
@@ -50,12 +43,11 @@ def is_new_enough(python):
     import subprocess
 
     test = "import sys; sys.exit(sys.version_info < (%d, %d))" % MINIMUM
-    environment = {name: value for name, value in os.environ.items() if name not in FOREIGN}
-    with open(os.devnull, "r+") as null:
-        try:
-            return subprocess.call([python, "-c", test], stdin=null, stdout=null, stderr=null, env=environment) == 0
-        except OSError:
-            return False
+    null = subprocess.DEVNULL
+    try:
+        return subprocess.call([python, "-c", test], stdin=null, stdout=null, stderr=null) == 0
+    except OSError:
+        return False
 
 
 def find_python(directories):
@@ -81,6 +73,9 @@ def search_path():
 
 def main(arguments):
     """Return the exit status, where this process does not become another."""
+    led_astray = "PYTHONPATH" in os.environ
+    for name in FOREIGN:
+        os.environ.pop(name, None)
     if sys.version_info < MINIMUM:
         python = find_python(search_path())
         if python:
@@ -90,8 +85,9 @@ def main(arguments):
             + "Install it (brew, apt, dnf, or https://www.python.org/downloads/) and start again."
         )
         return 1
-    if sys.path[0] != PROJECT:
-        sys.path.insert(0, PROJECT)
+    if led_astray:
+        become(sys.executable, [THIS] + arguments)
+    sys.path.insert(0, PROJECT)
     return start(arguments)
 
 
@@ -101,15 +97,13 @@ def start(arguments):
 
     testing = arguments[:1] in (["test"], ["bench"])
     directory = os.path.join(PROJECT, ".venv-test" if testing else ".venv")
-    extras = ("test", "agent") if testing else ()
-    os.environ.pop("NANOCLAW_ENVIRONMENT_PROBLEM", None)
+    python = environment.python_of(directory)
     inside = os.path.realpath(sys.prefix) == os.path.realpath(directory)
+    os.environ.pop("NANOCLAW_ENVIRONMENT_PROBLEM", None)
     try:
+        extras = ("test", "agent") if testing else ()
         requirements = environment.requirements(os.path.join(PROJECT, "pyproject.toml"), extras)
         if not environment.is_current(directory, requirements):
-            if os.environ.get("PYTHONPATH"):
-                # Its modules may not suit this Python, and making an environment imports many.
-                become(sys.executable, [THIS] + arguments)
             environment.ensure(directory, requirements, say)
             inside = False
     except environment.EnvironmentProblem as problem:
@@ -121,9 +115,9 @@ def start(arguments):
     if testing:
         os.chdir(PROJECT)
         module = "pytest" if arguments[0] == "test" else "tests.bench"
-        become(environment.python_of(directory), ["-m", module] + arguments[1:])
+        become(python, ["-m", module] + arguments[1:])
     if not inside:
-        become(environment.python_of(directory), [THIS] + arguments)
+        become(python, [THIS] + arguments)
     from nanoclaw.cli import main as command_line
 
     return command_line(arguments)

@@ -1,11 +1,11 @@
 """A Python environment (venv) that is made once, found complete at every later start, and remade when it broke.
 
 Used by the launcher for ``.venv`` and ``.venv-test``, and by the process runtime for ``.venv-agent``. The launcher asks
-at every start, so this module reads three small things and imports only what that takes. Standard library only.
+at every start, so this module reads two small files and imports only what that takes. Standard library only.
 
-A stamp inside the environment is written last: whoever finds it current needs no more than two stats. Without one the
-environment was interrupted (or is not ours), and is remade from nothing. The directory itself carries the flock of its
-maker; pip inherits that lock, so that an orphaned pip keeps the next maker waiting instead of meeting it in the files.
+A stamp inside the environment is written last. Without one, or for another interpreter, the environment is remade from
+nothing. The directory itself carries the flock of its maker; pip inherits that lock, so that an orphaned pip keeps the
+next maker waiting instead of meeting it in the files.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
 
 STAMP = "nanoclaw-stamp"
 # What a caller's settings may not do: lead Python or pip to another place than the environment.
@@ -27,12 +27,9 @@ class EnvironmentProblem(Exception):
     """The environment cannot be made: one line for the problem, one for what the person can do."""
 
     def __init__(self, problem: str, fix: str) -> None:
-        super().__init__(problem)
+        super().__init__(f"{problem} {fix}")
         self.problem = problem
         self.fix = fix
-
-    def __str__(self) -> str:
-        return f"{self.problem} {self.fix}"
 
 
 def requirements(pyproject: str, extras: Iterable[str] = ()) -> list[str]:
@@ -59,8 +56,7 @@ def python_of(directory: str) -> str:
 
 def is_current(directory: str, requirements: list[str]) -> bool:
     """Whether the environment is complete, for these requirements and the interpreter that it now leads to."""
-    interpreter, _, listed = _read_stamp(directory)
-    return interpreter != "" and interpreter == _interpreter(directory) and listed == requirements
+    return _read_stamp(directory) == [_interpreter(directory), *requirements]
 
 
 def ensure(directory: str, requirements: list[str], announce: Callable[[str], object], base: str | None = None) -> str:
@@ -70,116 +66,89 @@ def ensure(directory: str, requirements: list[str], announce: Callable[[str], ob
     with, by default the one that runs. Safe to be called by several processes at once: the others wait.
     Raises EnvironmentProblem.
     """
-    if is_current(directory, requirements):
-        return python_of(directory)
-    from contextlib import closing
-
-    try:
-        with closing(
-            _Maker(directory, announce, base or getattr(sys, "_base_executable", "") or sys.executable)
-        ) as maker:
-            if not is_current(directory, requirements):
-                maker.make(requirements)
-    except OSError as error:
-        raise EnvironmentProblem(
-            f"{directory} cannot be made: {error.strerror or error}.", "Make its place writable, and start again."
-        ) from None
+    if not is_current(directory, requirements):
+        maker = _Maker(directory, announce, base or getattr(sys, "_base_executable", "") or sys.executable)
+        try:
+            maker.make(requirements)
+        except OSError as error:
+            problem = f"{directory} cannot be made: {error.strerror or error}."
+            raise EnvironmentProblem(problem, "Make its place writable, and start again.") from None
     return python_of(directory)
 
 
 def _interpreter(directory: str) -> str:
-    """What identifies the interpreter that the environment leads to; "" where it leads nowhere."""
-    real = os.path.realpath(python_of(directory))
-    try:
-        status = os.stat(real)
-    except OSError:
-        return ""
-    return f"{real} {status.st_size} {status.st_mtime_ns}"
+    """The interpreter that the environment leads to; "" where it leads nowhere."""
+    path = os.path.realpath(python_of(directory))
+    return path if os.path.exists(path) else ""
 
 
-def _read_stamp(directory: str) -> tuple[str, str, list[str]]:
-    """The interpreter, its version ("3.11") and the requirements of the last complete installation."""
+def _read_stamp(directory: str) -> list[str]:
+    """The interpreter and the requirements of the last complete installation."""
     try:
         with open(os.path.join(directory, STAMP), encoding="utf-8") as file:
-            interpreter, version, *listed = file.read().splitlines()
+            return file.read().splitlines()
     except (OSError, ValueError):
-        return "", "", []
-    return interpreter, version, listed
+        return []
 
 
 class _Maker:
-    """One process's turn at an environment: holds the lock from its making until ``close``."""
+    """One process's turn at an environment, under its lock."""
 
     def __init__(self, directory: str, announce: Callable[[str], object], base: str) -> None:
-        import fcntl
-
         self.directory = directory
         self.announce = announce
         self.base = base
-        os.makedirs(directory, exist_ok=True)
-        self.lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            announce(f"Waiting for another start that prepares {os.path.basename(directory)} ...")
-            fcntl.flock(self.lock, fcntl.LOCK_EX)
-
-    def close(self) -> None:
-        os.close(self.lock)
+        self.lock = -1
 
     def make(self, requirements: list[str]) -> None:
-        """Install what is missing; begin from nothing where the interpreter is another or gone, or without a stamp."""
-        python = python_of(self.directory)
-        _, version, listed = _read_stamp(self.directory)
-        keep = version != "" and version == self._version(python)
-        if not keep or listed != requirements:
-            stamp = os.path.join(self.directory, STAMP)
-            if os.path.exists(stamp):
-                os.unlink(stamp)
-            if not keep:
-                self.announce(f"Preparing {self.directory} (once; later starts find it) ...")
-                self._create()
-            self._install(requirements)
-        self._write_stamp([_interpreter(self.directory), self._version(python), *requirements])
+        import fcntl
 
-    def _version(self, python: str) -> str:
-        """The "3.11" of ``python``, or "" where it does not run."""
-        status, lines = self._run([python, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"])
-        return lines[-1] if status == 0 and lines else ""
+        os.makedirs(self.directory, exist_ok=True)
+        self.lock = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            try:
+                fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                self.announce(f"Waiting for another start that prepares {os.path.basename(self.directory)} ...")
+                fcntl.flock(self.lock, fcntl.LOCK_EX)
+            if not is_current(self.directory, requirements):
+                self._renew(requirements)
+        finally:
+            os.close(self.lock)
+
+    def _renew(self, requirements: list[str]) -> None:
+        stamp = os.path.join(self.directory, STAMP)
+        keep = _read_stamp(self.directory)[:1] == [_interpreter(self.directory)]  # only the requirements are others
+        if os.path.exists(stamp):
+            os.unlink(stamp)
+        if not keep:
+            self.announce(f"Preparing {self.directory} (once; later starts find it) ...")
+            self._create()
+        if requirements:
+            self._install(requirements)
+        os.sync()  # the stamp vouches for all files, also after a loss of power
+        with open(stamp, "w", encoding="utf-8") as file:
+            file.write("\n".join([_interpreter(self.directory), *requirements]))
 
     def _create(self) -> None:
         """Make an empty environment: with a pip of its own, or (Debian without python3-venv) without."""
-        command = [self.base, "-m", "venv", "--clear"]
-        status, _ = self._run([*command, self.directory])
-        if status:
-            status, lines = self._run([*command, "--without-pip", self.directory])
-            if status:
+        command = [self.base, "-m", "venv", "--clear", self.directory]
+        if self._run(command)[0] != 0:
+            status, lines = self._run([*command, "--without-pip"])
+            if status != 0:
                 raise EnvironmentProblem(f"{self.directory} cannot be made: {_cause(lines)}", _venv_fix(self.base))
 
-    def _pip(self) -> list[str]:
-        """A pip that can install here: the environment's own, else one of the machine (pip 22.3 or newer)."""
-        python = python_of(self.directory)
-        for pip in ([python, "-m", "pip"], [self.base, "-m", "pip", "--python", python], ["pip3", "--python", python]):
-            if self._run([*pip, "--version"])[0] == 0:
-                return pip
-        raise EnvironmentProblem(f"{self.base} has neither ensurepip nor pip.", _venv_fix(self.base))
-
     def _install(self, requirements: list[str]) -> None:
-        if not requirements:
-            return
-        status, lines = self._run([*self._pip(), "install", "--progress-bar", "off", *requirements], self.announce)
-        if status:
-            raise EnvironmentProblem(
-                f"Installing {', '.join(requirements)} failed: {_cause(lines)}", "Cure that, and start again."
-            )
-
-    def _write_stamp(self, lines: list[str]) -> None:
-        """Only after this is the environment complete, also for a machine that loses power now."""
-        draft = os.path.join(self.directory, "." + STAMP)
-        with open(draft, "w", encoding="utf-8") as file:
-            file.write("\n".join(lines) + "\n")
-        os.sync()
-        os.replace(draft, os.path.join(self.directory, STAMP))
+        """By the environment's own pip, else by one of the machine (pip 22.3 or newer)."""
+        python = python_of(self.directory)
+        pips = ([python, "-m", "pip"], [self.base, "-m", "pip", "--python", python], ["pip3", "--python", python])
+        pip = next((pip for pip in pips if self._run([*pip, "--version"])[0] == 0), None)
+        if pip is None:
+            raise EnvironmentProblem(f"{self.base} has neither ensurepip nor pip.", _venv_fix(self.base))
+        status, lines = self._run([*pip, "install", "--progress-bar", "off", *requirements], self.announce)
+        if status != 0:
+            problem = f"Installing {', '.join(requirements)} failed: {_cause(lines)}"
+            raise EnvironmentProblem(problem, "Cure that, and start again.")
 
     def _run(self, argv: list[str], announce: Callable[[str], object] | None = None) -> tuple[int, list[str]]:
         """The exit status and the output's lines; 127 where the program does not start."""
@@ -203,15 +172,12 @@ class _Maker:
         lines: list[str] = []
         with process:
             assert process.stdout is not None
-            for line in _stripped(process.stdout):
-                lines.append(line)
+            for line in map(str.strip, process.stdout):
+                if line:
+                    lines.append(line)
                 if announce and line.startswith(PROGRESS):
                     announce(line)
         return process.returncode, lines
-
-
-def _stripped(lines: Iterable[str]) -> Iterator[str]:
-    return (line.strip() for line in lines if line.strip())
 
 
 def _cause(lines: list[str]) -> str:

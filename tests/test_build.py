@@ -40,9 +40,9 @@ def test_pip_settings_leave_out_what_only_this_machine_can_see() -> None:
         "global.extra-index-url='file:///srv/simple https://more.example/simple'",
         "global.find-links='/srv/wheels'",
         "global.cert='/etc/ssl/cert.pem'",
-        ":env:.timeout='5'",
+        ":env:.proxy='p'",
         "install.trusted-host='mirror.example'",
-        "freeze.timeout='10'",
+        "freeze.proxy='q'",
     ]
     assert build.pip_settings({}, config) == {
         "index-url": "https://mirror.example/simple",
@@ -83,7 +83,7 @@ def test_a_proxy_is_named_but_its_value_is_not_on_the_command_line() -> None:
         ("mine:1", None, ["nanoclaw-base:bookworm"], [], None),
         (None, "other:1", ["other:1", "nanoclaw-base:bookworm"], [], "other:1"),
         (None, None, ["python:3.12-slim", "nanoclaw-base:bookworm"], [], "nanoclaw-base:bookworm"),
-        (None, None, ["python:3.9-slim", "python:3.11", "python:3.11-slim-bookworm"], [], "python:3.11-slim-bookworm"),
+        (None, None, ["python:3.13", "python:3.11-slim", "python:3.12-slim-bookworm"], [], "python:3.12-slim-bookworm"),
         (None, None, ["python:3.9-slim"], [image.public_base()], image.public_base()),
         (None, None, [], [], None),
     ],

@@ -10,19 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from nanoclaw.config import (
-    CONFIG_TEMPLATE,
-    GROUP_TEMPLATE,
-    FileProblems,
-    check_groups,
-    load_config,
-    load_environment,
-    load_group,
-    load_groups,
-)
-from nanoclaw.config.lines import json_lines, toml_lines
-from nanoclaw.config.settings import CONFIG_KEYS
-from nanoclaw.config.strict import Key, Table
+from nanoclaw.config.env import load_environment
+from nanoclaw.config.settings import CONFIG_KEYS, check_groups, load_config, load_group
+from nanoclaw.config.strict import FileProblems, key_lines
+from nanoclaw.config.templates import CONFIG_TEMPLATE, GROUP_TEMPLATE
 from nanoclaw.config.values import system_timezone
 from nanoclaw.models import Config, Credential, Environment, Group, Mount
 
@@ -66,6 +57,8 @@ def test_every_key_of_config(config: Path) -> None:
 
 DURATION = 'expected a duration (seconds, or "90s", "30m", "1h", "7d"; more than 0, at most 3650d), found'
 
+ZONE = 'expected an IANA time zone that this machine knows (package tzdata), like "Europe/Berlin", found'
+
 
 @pytest.mark.parametrize(
     ("source", "problems"),
@@ -89,19 +82,10 @@ DURATION = 'expected a duration (seconds, or "90s", "30m", "1h", "7d"; more than
         ('owners = ["a", 1]', ['1: owners: expected a list of texts like ["a", "b"], found ["a", 1]']),
         (
             'log_level = "warn"',
-            ['1: log_level: expected one of debug, info, warning, error, found "warn"; did you mean "warning"?'],
+            ['1: log_level: expected one of debug, info, warning, error, found "warn"'],
         ),
-        (
-            'timezone = "Europe/Berln"',
-            [
-                '1: timezone: expected an IANA time zone like "Europe/Berlin", found "Europe/Berln"; '
-                'did you mean "Europe/Berlin"?'
-            ],
-        ),
-        (
-            'timezone = "../../etc/passwd"',
-            ['1: timezone: expected an IANA time zone like "Europe/Berlin", found "../../etc/passwd"'],
-        ),
+        ('timezone = "Europe/Berln"', [f'1: timezone: {ZONE} "Europe/Berln"']),
+        ('timezone = "../../etc/passwd"', [f'1: timezone: {ZONE} "../../etc/passwd"']),
         ('keep_runs = "7 days"', [f'1: keep_runs: {DURATION} "7 days"']),
         ("keep_runs = 0", [f"1: keep_runs: {DURATION} 0"]),
         ("keep_runs = inf", [f"1: keep_runs: {DURATION} Infinity"]),
@@ -119,13 +103,11 @@ DURATION = 'expected a duration (seconds, or "90s", "30m", "1h", "7d"; more than
                 '10: model.offline: expected true or false, found "no"',
             ],
         ),
-        ("log_level = debug", ["1: not valid TOML, column 13: invalid value; text stands in quotes"]),
-        ("a = 1\na = 2\n", ["2: not valid TOML, column 6: cannot overwrite a value"]),
-        ("a = [\n", ["1: not valid TOML: invalid value; text stands in quotes"]),
-        (f"a = {'[' * 5000}", [": not valid TOML: nested too deeply"]),
-        (b"a = 1\nb = '\xff'\n", ["2: expected UTF-8, found the byte 0xff"]),
-        (b"\xef\xbb\xbfa = 1", ["1: starts with a byte order mark (BOM); save it as UTF-8 without BOM"]),
-        (b"#" * (1024 * 1024 + 1), [": expected at most 1048576 bytes, found more"]),
+        ("log_level = debug", ["1: not valid TOML: Invalid value (at line 1, column 13); text stands in quotes"]),
+        ("a = 1\nb = [", ["2: not valid TOML: Invalid value (at end of document); text stands in quotes"]),
+        ("a = 1\na = 2\n", ["2: not valid TOML: Cannot overwrite a value (at line 2, column 6)"]),
+        (b"a = 1\nb = '\xff'\n", ["2: expected UTF-8"]),
+        (b"\xef\xbb\xbf# saved by Notepad\r\nx = 1", ["2: unknown key 'x'; known are " + ", ".join(CONFIG_KEYS)]),
     ],
 )
 def test_bad_config(config: Path, source: str | bytes, problems: list[str]) -> None:
@@ -134,12 +116,18 @@ def test_bad_config(config: Path, source: str | bytes, problems: list[str]) -> N
     assert refusal(load_config, config) == expected
 
 
+def test_too_deep_nesting_is_a_problem_like_others(config: Path) -> None:
+    config.write_text(f"a = {'[' * 5000}")
+    [said] = refusal(load_config, config)
+    assert said.startswith("config.toml: not valid TOML: maximum recursion depth exceeded")
+
+
 def test_no_regular_file(config: Path) -> None:
     config.mkdir()
-    assert refusal(load_config, config) == ["config.toml: expected a file, found a directory"]
+    assert refusal(load_config, config) == ["config.toml: expected a file"]
     config.rmdir()
     os.mkfifo(config)
-    assert refusal(load_config, config) == ["config.toml: expected a file, found a FIFO"]
+    assert refusal(load_config, config) == ["config.toml: expected a file"]
     config.unlink()
     config.symlink_to(config)
     assert refusal(load_config, config) == ["config.toml: cannot be read: Too many levels of symbolic links"]
@@ -159,37 +147,41 @@ def test_permission_denied() -> None:
 
 
 def test_lines_of_toml() -> None:
-    source = '''# [a]
-"dotted key".x.y = "["
+    source = """# [a]
+x.y = "["
 a = { b = 1, c = [ { d = 2 }, # ]
   { d = 1979-05-27 07:32:00 } ] }
 
 [[t.m]]
-p = """
+p = [\'\'\'
 q = 1
-"""
+\'\'\']
 [t.m.sub]
 r = 1.5
 
-[ [ t . m ] ]
-p = 'x\\'
-'''.replace("[ [ t . m ] ]", "[[ t . m ]]")
-    lines = toml_lines(source)
-    assert lines == {
-        ("dotted key",): 2, ("dotted key", "x"): 2, ("dotted key", "x", "y"): 2,
+[[ t.m ]]
+"p" = 'x\\\'
+n = [
+[1],
+[2]]
+last = 3
+"""
+    assert key_lines(source) == {
+        ("x", "y"): 2,
         ("a",): 3, ("a", "b"): 3, ("a", "c"): 3, ("a", "c", 0): 3, ("a", "c", 0, "d"): 3,
         ("a", "c", 1): 4, ("a", "c", 1, "d"): 4,
-        ("t",): 6, ("t", "m"): 6, ("t", "m", 0): 6, ("t", "m", 0, "p"): 7,
-        ("t", "m", 0, "sub"): 10, ("t", "m", 0, "sub", "r"): 11,
+        ("t", "m", 0): 6, ("t", "m", 0, "p"): 7,
+        ("t", "m", "sub"): 10, ("t", "m", "sub", "r"): 11,
         ("t", "m", 1): 13, ("t", "m", 1, "p"): 14,
+        ("t", "m", 1, "n"): 15, ("t", "m", 1, "n", 0): 16, ("t", "m", 1, "n", 1): 17, ("t", "m", 1, "last"): 18,
     }  # fmt: skip
 
 
 def test_lines_of_json() -> None:
-    lines = json_lines('\n{"a": [\n{"b":\n[1,\n2]}\n,\n{}\n], "c\\"": true}')
-    assert lines[("a", 0, "b", 1)] == 5
+    lines = key_lines('\n{"a": [\n{"b":\n[1,\n{"c": "}{"}]}\n,\n{}\n], "d": true}')
+    assert lines[("a", 0, "b", 1, "c")] == 5
     assert lines[("a", 1)] == 7
-    assert lines[('c\\"',)] == 8
+    assert lines[("d",)] == 8
 
 
 def test_template_holds_every_key_at_its_default(config: Path) -> None:
@@ -199,8 +191,7 @@ def test_template_holds_every_key_at_its_default(config: Path) -> None:
     config.write_text(uncommented)
     assert load_config(config) == dataclasses.replace(Config(), timezone="Europe/Berlin")
     for name, entry in CONFIG_KEYS.items():
-        names = [name] if isinstance(entry, Key) else list(entry.keys)
-        assert isinstance(entry, (Key, Table))
+        names = list(entry) if isinstance(entry, dict) else [name]
         for key in names:
             assert re.search(rf"(?m)^# [^=\n]+\n# {key} = ", CONFIG_TEMPLATE), f"{key} is not explained"
 
@@ -242,7 +233,7 @@ JID = 'jid: expected a chat\'s address like "local:main" or "tg:12345"'
 @pytest.mark.parametrize(
     ("name", "source", "problems"),
     [
-        ("a.toml", "", [f"a.toml: {JID}, but the key is missing"]),
+        ("a.toml", "", [f"a.toml: {JID}, found nothing"]),
         ("a.toml", 'jid = "main"', [f'a.toml:1: {JID}, found "main"']),
         ("a.toml", 'jid = "tg: 1"', [f'a.toml:1: {JID}, found "tg: 1"']),
         (
@@ -250,8 +241,7 @@ JID = 'jid: expected a chat\'s address like "local:main" or "tg:12345"'
             '# group\njid = "tg:1"\n[[container.mounts]]\nhost_path = "/a"\ncontainer_path = "a"\n'
             '[[container.mounts]]\nhost_path = 5\nreadonly = "yes"\nread_only = true',
             [
-                "a.toml:6: container.mounts[2].container_path: expected text on one line, in quotes, "
-                "but the key is missing",
+                "a.toml:6: container.mounts[2].container_path: expected text on one line, in quotes, found nothing",
                 "a.toml:7: container.mounts[2].host_path: expected text on one line, in quotes, found 5",
                 'a.toml:8: container.mounts[2].readonly: expected true or false, found "yes"',
                 "a.toml:9: unknown key 'read_only' in [container.mounts[2]]; did you mean 'readonly'?",
@@ -270,7 +260,7 @@ JID = 'jid: expected a chat\'s address like "local:main" or "tg:12345"'
                 "(at most 64, a letter or digit first), not 'global' or 'errors'."
             ],
         ),
-        ("b.toml", None, ["b.toml: expected a group's file, found none"]),
+        ("b.toml", None, [f"b.toml: {JID}, found nothing"]),
     ],
 )
 def test_bad_group(tmp_path: Path, name: str, source: str | None, problems: list[str]) -> None:
@@ -282,7 +272,7 @@ def test_bad_group(tmp_path: Path, name: str, source: str | None, problems: list
 def test_groups_that_cannot_stand_beside_each_other() -> None:
     groups = [
         Group("zoe", "tg:1", "", is_main=True),
-        Group("family", "tg:9", ""),
+        Group("fAmily", "tg:9", ""),
         Group("Family", "tg:2", ""),
         Group("other", "tg:9", ""),  # its rival is refused itself, so it stays
         Group("work", "tg:2", ""),
@@ -290,25 +280,26 @@ def test_groups_that_cannot_stand_beside_each_other() -> None:
     ]
     refused = check_groups(list(reversed(groups)))
     assert [(group.folder, str(problem)) for group, problem in refused] == [
-        ("family", "state/groups/family.toml: the folder differs only in case from 'Family'; rename the file"),
+        ("fAmily", "state/groups/fAmily.toml: the folder differs only in case from 'Family'; rename the file"),
         ("work", 'state/groups/work.toml: jid: "tg:2" is already registered by Family.toml'),
         ("zoe", "state/groups/zoe.toml: is_main: main.toml is the main group already; there can be only one"),
     ]
 
 
-def test_one_bad_group_does_not_stop_the_others(tmp_path: Path) -> None:
-    assert load_groups(tmp_path / "none") == ([], [])
-    (tmp_path / "bad.toml").write_text("jid =")
-    (tmp_path / "good.toml").write_text('jid = "tg:1"')
-    (tmp_path / "twice.toml").write_text('jid = "tg:1"')
-    for ignored in (".good.toml.swp", ".#x.toml", "good.toml~", "notes.txt"):
-        (tmp_path / ignored).write_text("?")
-    groups, problems = load_groups(tmp_path)
-    assert [group.folder for group in groups] == ["good"]
-    assert [str(problem).removeprefix(f"{tmp_path}/") for problem in problems] == [
-        "bad.toml:1: not valid TOML: invalid value; text stands in quotes",
-        'twice.toml: jid: "tg:1" is already registered by good.toml',
-    ]
+def test_many_groups_are_checked_without_comparing_all_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    groups = [Group(f"g{number}", f"tg:{number}", "") for number in range(1000)]
+    compared = 0
+
+    class Jid(str):
+        __hash__ = str.__hash__
+
+        def __eq__(self, other: object) -> bool:
+            nonlocal compared
+            compared += 1
+            return str.__eq__(self, other)
+
+    assert check_groups([dataclasses.replace(group, jid=Jid(group.jid)) for group in groups]) == []
+    assert compared < len(groups)
 
 
 @pytest.mark.parametrize(
@@ -317,7 +308,7 @@ def test_one_bad_group_does_not_stop_the_others(tmp_path: Path) -> None:
         ("", Environment()),
         ("# nothing\n\n  \n", Environment()),
         ("ANTHROPIC_API_KEY=sk-1#x # mine", Environment(Credential("api_key", "sk-1#x"))),
-        ('export CLAUDE_CODE_OAUTH_TOKEN="a\\"b" # x\r\n', Environment(Credential("oauth_token", 'a"b'))),
+        ('export CLAUDE_CODE_OAUTH_TOKEN="a#b" # x\r\n', Environment(Credential("oauth_token", "a#b"))),
         (" ANTHROPIC_BASE_URL = 'http://[::1]:8080/v/' ", Environment(None, "http://[::1]:8080/v")),
     ],
 )
@@ -328,6 +319,7 @@ def test_environment(tmp_path: Path, source: str, environment: Environment) -> N
 
 
 SECRET = "sk-ant-hush"
+WORD = "expected one word of letters, digits and signs, in matching quotes or without any"
 
 
 @pytest.mark.parametrize(
@@ -345,15 +337,13 @@ SECRET = "sk-ant-hush"
         ),
         (
             f'ANTHROPIC_API_KEY="{SECRET}',
-            [".env:1: ANTHROPIC_API_KEY: expected a value in matching quotes, or without any"],
+            [f".env:1: ANTHROPIC_API_KEY: {WORD}"],
         ),
-        (
-            f"ANTHROPIC_API_KEY={SECRET} x",
-            [".env:1: ANTHROPIC_API_KEY: expected one word of letters, digits and signs"],
-        ),
+        (f"ANTHROPIC_API_KEY={SECRET} x", [f".env:1: ANTHROPIC_API_KEY: {WORD}"]),
+        (f"ANTHROPIC_API_KEY={SECRET}é", [f".env:1: ANTHROPIC_API_KEY: {WORD}"]),
         (
             f"ANTHROPIC_API_KEY={SECRET}\nANTHROPIC_API_KEY=b",
-            [".env:2: ANTHROPIC_API_KEY: already set on line 1; keep one of the two"],
+            [".env:2: ANTHROPIC_API_KEY: ANTHROPIC_API_KEY is set on line 1 already; keep one of the two"],
         ),
         (
             f"CLAUDE_CODE_OAUTH_TOKEN={SECRET}\nANTHROPIC_API_KEY={SECRET}",

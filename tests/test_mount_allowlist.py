@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from nanoclaw.config import FileProblems
 from nanoclaw.config.mounts import AllowedRoot, MountAllowlist, check_mount, check_mounts, load_allowlist
+from nanoclaw.config.strict import FileProblems
 from nanoclaw.models import Group, Mount
 from nanoclaw.paths import Home
 
@@ -111,6 +111,8 @@ def test_refused(home: Home, host_path: str, reason: str) -> None:
         ("P/config", "P/config"),
         ("P", "P/config"),
         ("/proc/self", "/proc"),
+        ("/sys/kernel", "/sys"),
+        ("/dev/shm", "/dev"),
     ],
 )
 def test_never_mounted_whatever_the_allowlist_says(home: Home, host_path: str, protected: str) -> None:
@@ -135,8 +137,13 @@ def test_engine_sockets_are_never_mounted(home: Home, tmp_path: Path, monkeypatc
     assert check_mount(Mount(str(directory), "x"), MAIN, everything, home)[0] is not None
     monkeypatch.setenv("DOCKER_HOST", f"unix://{directory}/s")
     assert check_mount(Mount(str(directory), "x"), MAIN, everything, home)[0] is None
+    runtime = tmp_path / "runtime"
+    (runtime / "podman").mkdir(parents=True)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
+    for path in (runtime, runtime / "podman"):
+        assert f"gives access to '{runtime}/" in check_mount(Mount(str(path), "x"), MAIN, everything, home)[1]
     for path in ("/run", "/var/run"):
-        assert "gives access to '/run/" in check_mount(Mount(path, "x"), MAIN, everything, home)[1]
+        assert "gives access to '/run/docker.sock'" in check_mount(Mount(path, "x"), MAIN, everything, home)[1]
 
 
 @pytest.mark.parametrize(
@@ -205,9 +212,9 @@ def test_mounts_do_not_cover_each_other(home: Home) -> None:
 @pytest.mark.parametrize(
     ("source", "problems"),
     [
-        ('{"allowedRoots": [],}', ["1: not valid JSON, column 21: Expecting property name enclosed in double quotes"]),
-        ("[]", ['1: expected an object like {"allowedRoots": []}']),
-        ("{}", [" allowedRoots: expected a list of tables, but the key is missing"]),
+        ('{"allowedRoots": [],}', ["1: not valid JSON: Expecting property name enclosed in double quotes"]),
+        ("[]", [" the file: expected a table, found []"]),
+        ("{}", ["1: allowedRoots: expected a list of tables, found nothing"]),
         (
             '{"allowedRoots": [], "allowedRoots": []}',
             [" not valid JSON: the key 'allowedRoots' stands twice in one object"],
@@ -218,12 +225,12 @@ def test_mounts_do_not_cover_each_other(home: Home) -> None:
             [
                 "5: allowedRoots[2].path: expected text on one line, in quotes, found 5",
                 "7: unknown key 'allowReadwrite' in [allowedRoots[2]]; did you mean 'allowReadWrite'?",
-                "8: allowedRoots[3].path: expected text on one line, in quotes, but the key is missing",
+                "8: allowedRoots[3].path: expected text on one line, in quotes, found nothing",
                 '9: blockedPatterns: expected a list of texts like ["a", "b"], found "x"',
                 '10: nonMainReadOnly: expected true or false, found "yes"',
             ],
         ),
-        ('{"allowedRoots": ["/a"]}', ['1: allowedRoots: expected a list of tables, found ["/a"]']),
+        ('{"allowedRoots": ["/a"]}', ['1: allowedRoots[1]: expected a table, found "/a"']),
         ("[" * 100_000, [" not valid JSON: maximum recursion depth exceeded"]),
     ],
 )

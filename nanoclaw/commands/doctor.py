@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import sys
+from collections.abc import Callable, Mapping
 
 from nanoclaw.doctor import home as home_checks
 from nanoclaw.doctor import machine
-from nanoclaw.doctor.findings import Check, exit_code, render, run_checks
-from nanoclaw.doctor.situation import Situation
+from nanoclaw.doctor.findings import Finding, Situation, look_at
 from nanoclaw.paths import Home
 
-SECONDS = 1.5
-LATE_CURES = {"engine": "sudo systemctl restart docker" if sys.platform == "linux" else "restart the container engine"}
-
-CHECKS: dict[str, Check[Situation]] = {
-    "python": machine.check_python,
+Check = Callable[[Situation], list[Finding]]
+CHECKS: dict[str, Check] = {
     "environment": machine.check_environment,
     "engine": machine.check_engine,
     "disk": machine.check_disk,
@@ -33,10 +28,36 @@ CHECKS: dict[str, Check[Situation]] = {
 
 def run(home: Home, json_output: bool = False) -> int:
     """Print every finding; return 0 (all is well), 1 (warnings) or 2 (something is broken)."""
-    findings = run_checks(CHECKS, Situation.read(home), SECONDS, LATE_CURES)
-    code = exit_code(findings)
+    findings = run_checks(CHECKS, look_at(home))
+    severities = {finding.severity for finding in findings}
+    code = 2 if "error" in severities else 1 if "warning" in severities else 0
     if json_output:
         print(json.dumps({"exit": code, "findings": [dataclasses.asdict(finding) for finding in findings]}, indent=2))
     else:
-        print(render(findings, colour=sys.stdout.isatty() and "NO_COLOR" not in os.environ))
+        print(render(findings))
     return code
+
+
+def run_checks(checks: Mapping[str, Check], situation: Situation) -> list[Finding]:
+    """The findings of all checks in the order of the table; a crash of one does not silence the others."""
+    findings = []
+    for name, check in checks.items():
+        try:
+            findings += check(situation)
+        except Exception as error:
+            crash = f"{type(error).__name__}: {error}".replace("\n", " ")
+            findings.append(Finding(name, "error", "this check crashed", f"a bug in doctor: {crash}"))
+    return findings
+
+
+def render(findings: list[Finding]) -> str:
+    """One line a finding; cause and cure on lines of their own below it."""
+    width = max(len(finding.check) for finding in findings)
+    lines = []
+    for finding in findings:
+        severity = "--" if finding.severity == "skipped" else finding.severity
+        lines.append(f"{severity:<7}  {finding.check:<{width}}  {finding.finding}")
+        for name, text in (("cause:", finding.cause), ("cure:", finding.cure)):
+            if text:
+                lines.append(f"{'':9}{'':{width}}  {name:<6} {text}")
+    return "\n".join(lines)

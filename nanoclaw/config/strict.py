@@ -1,4 +1,4 @@
-"""Strict reading: a document against a table of the keys it may have, with every problem named at its line.
+"""A document against a table of the keys it may have, with every problem named at its line.
 
 Why: a misspelt key that is ignored costs its owner an evening. Here a file is right as a whole or refused as a whole,
 and the refusal says all that is wrong with it, what was expected, and where.
@@ -10,18 +10,17 @@ from __future__ import annotations
 
 import difflib
 import json
-import os
-import stat
-from collections.abc import Callable, Iterable, Mapping
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nanoclaw.config.lines import Location
 from nanoclaw.errors import UserError
 from nanoclaw.models import Problem
 
-MAX_BYTES = 1024 * 1024
+Location = tuple[str | int, ...]
 
 
 class FileProblems(UserError):
@@ -33,182 +32,165 @@ class FileProblems(UserError):
 
 
 class Expected(Exception):
-    """A check refuses a value; the message says what was expected, ``hint`` what was probably meant."""
-
-    def __init__(self, expected: str, hint: str = "") -> None:
-        super().__init__(expected)
-        self.expected = expected
-        self.hint = hint
+    """A check refuses a value; the message says what was expected."""
 
 
-@dataclass(frozen=True)
-class Key:
-    """One key: ``check`` returns the value to keep or raises Expected; ``field`` is its name in the result."""
-
-    check: Callable[[object], Any]
-    field: str = ""
-    required: bool = False
+# What a key may hold. A check returns the value to keep or raises Expected; {…} is a table, [{…}] a list of tables.
+Keys = dict[str, "Schema | Required"]
+Schema = Callable[[object], Any] | Keys | list[Keys]
 
 
 @dataclass(frozen=True)
-class Table:
-    """A table whose keys go into the same flat result as those around it."""
+class Required:
+    """The key has to be there."""
 
-    keys: Schema
-
-
-@dataclass(frozen=True)
-class Tables:
-    """A list of tables: the result's ``field`` is a tuple of ``make(**values)``."""
-
-    keys: Schema
-    make: Callable[..., Any]
-    field: str
-    required: bool = False
+    schema: Schema
 
 
-Schema = Mapping[str, Key | Table | Tables]
-
-
-class Report:
-    """Collects what is wrong with one file."""
-
-    def __init__(self, path: Path, lines: Mapping[Location, int]) -> None:
-        self.path = path
-        self.problems: list[Problem] = []
-        self._lines = lines
-
-    def add(self, location: Location, text: str) -> None:
-        """Add a problem at ``location``, or at the nearest place around it that has a line."""
-        while location and location not in self._lines:
-            location = location[:-1]
-        self.problems.append(Problem(str(self.path), self._lines.get(location, 0), text))
-
-    def finish(self) -> None:
-        """Raise FileProblems if there were any."""
-        if self.problems:
-            raise FileProblems(self.problems)
-
-
-def read_fields(document: Mapping[str, object], schema: Schema, report: Report) -> dict[str, Any]:
-    """The values of ``document`` by field name; keys that are absent are absent. Problems go to ``report``."""
-    return _table(document, schema, (), report, schema)
-
-
-def _table(
-    document: Mapping[str, object], schema: Schema, location: Location, report: Report, whole: Schema
-) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    for name in document:
-        if name not in schema:
-            report.add((*location, name), _unknown(name, schema, location, whole))
-    for name, entry in schema.items():
-        here = (*location, name)
-        if name not in document:
-            if not isinstance(entry, Table) and entry.required:
-                report.add(location, f"{label(here)}: {_expected(entry)}, but the key is missing")
-            continue
-        found = document[name]
-        if isinstance(entry, Key):
-            try:
-                values[entry.field or name] = entry.check(found)
-            except Expected as error:
-                report.add(here, f"{label(here)}: expected {error.expected}, found {show(found)}{error.hint}")
-        elif isinstance(entry, Table) and isinstance(found, dict):
-            values |= _table(found, entry.keys, here, report, whole)
-        elif isinstance(entry, Tables) and isinstance(found, list) and all(isinstance(item, dict) for item in found):
-            values[entry.field] = _tables(found, entry, here, report, whole)
-        else:
-            report.add(here, f"{label(here)}: {_expected(entry)}, found {show(found)}")
+def read_document(path: Path, parse: Callable[[str], object], keys: Keys) -> dict[str, Any]:
+    """The values of a TOML or JSON file, nested as in ``keys``; absent keys are absent. Raises FileProblems."""
+    source = read_text(path)
+    try:
+        document = parse(source)
+    except (ValueError, RecursionError) as error:
+        place = re.search(r"line (\d+)", str(error))
+        last = source.count("\n") + 1 if "end of document" in str(error) else 0
+        hint = "; text stands in quotes" if "Invalid value" in str(error) else ""
+        text = f"not valid {path.suffix[1:].upper()}: {error}{hint}"
+        raise FileProblems([Problem(str(path), int(place[1]) if place else last, text)]) from error
+    reader = _Reader(keys)
+    values: dict[str, Any] = reader.value(document, keys, ())
+    if reader.problems:
+        lines = key_lines(source)
+        raise FileProblems(Problem(str(path), _line(lines, where), text) for where, text in reader.problems)
     return values
 
 
-def _tables(
-    found: list[dict[str, object]], entry: Tables, location: Location, report: Report, whole: Schema
-) -> tuple[Any, ...]:
-    made = []
-    for index, item in enumerate(found):
-        before = len(report.problems)
-        values = _table(item, entry.keys, (*location, index), report, whole)
-        if len(report.problems) == before:
-            made.append(entry.make(**values))
-    return tuple(made)
+def read_text(path: Path) -> str:
+    """The text of a person's file; a missing one is empty. Raises FileProblems. Waits for no FIFO."""
+    try:
+        if path.exists() and not path.is_file():
+            raise FileProblems([Problem(str(path), 0, "expected a file")])
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        raise FileProblems([Problem(str(path), 0, f"cannot be read: {error.strerror}")]) from error
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise FileProblems([Problem(str(path), line, "expected UTF-8")]) from error
 
 
-def _expected(entry: Key | Table | Tables) -> str:
-    if isinstance(entry, Key):
+class _Reader:
+    """Collects what is wrong with one document."""
+
+    def __init__(self, keys: Keys) -> None:
+        self.problems: list[tuple[Location, str]] = []
+        self._all = keys
+
+    def value(self, found: object, schema: Schema, location: Location) -> Any:
+        """``found`` as ``schema`` wants it; None where it is not so (then there is a problem)."""
         try:
-            entry.check(None)
+            if isinstance(schema, dict):
+                return self._table(found, schema, location)
+            if not isinstance(schema, list):
+                return schema(found)
+            if not isinstance(found, list):
+                raise Expected("a list of tables")
+            return tuple(self.value(item, schema[0], (*location, index)) for index, item in enumerate(found))
         except Expected as error:
-            return f"expected {error.expected}"
-    return "expected a table" if isinstance(entry, Table) else "expected a list of tables"
+            text = f"{_label(location) or 'the file'}: expected {error}, found {_show(found)}"
+            self.problems.append((location, text))
+            return None
+
+    def _table(self, found: object, keys: Keys, location: Location) -> dict[str, Any]:
+        if not isinstance(found, dict):
+            raise Expected("a table")
+        for name in found:
+            if name not in keys:
+                self.problems.append(((*location, name), self._unknown(name, keys, location)))
+        values = {}
+        for name, schema in keys.items():
+            if isinstance(schema, Required):
+                values[name] = self.value(found.get(name), schema.schema, (*location, name))
+            elif name in found:
+                values[name] = self.value(found[name], schema, (*location, name))
+        return values
+
+    def _unknown(self, name: str, keys: Keys, location: Location) -> str:
+        text = f"unknown key {name!r}" + (f" in [{_label(location)}]" if location else "")
+        if name in self._all:
+            return f"{text}; it belongs at the top level, before any [table]"
+        for table, inner in self._all.items():
+            if isinstance(inner, dict) and name in inner:
+                return f"{text}; it belongs in [{table}]"
+        if nearest := difflib.get_close_matches(name, keys, 1):
+            return f"{text}; did you mean {nearest[0]!r}?"
+        return f"{text}; known are {', '.join(keys)}"
 
 
-def _unknown(name: str, schema: Schema, location: Location, whole: Schema) -> str:
-    where = f" in [{label(location)}]" if location else ""
-    if location and name in whole:
-        return f"unknown key {name!r}{where}; it belongs at the top level, before any [table]"
-    for table, entry in whole.items():
-        if not isinstance(entry, Key) and table not in location and name in entry.keys:
-            return f"unknown key {name!r}{where}; it belongs in [{table}]"
-    if nearest := difflib.get_close_matches(name, schema, 1):
-        return f"unknown key {name!r}{where}; did you mean {nearest[0]!r}?"
-    return f"unknown key {name!r}{where}; known are {', '.join(schema)}"
-
-
-def label(location: Location) -> str:
+def _label(location: Location) -> str:
     """``("container", "mounts", 0, "host_path")`` as a person reads it: ``container.mounts[1].host_path``."""
-    text = ""
-    for part in location:
-        text += f"[{part + 1}]" if isinstance(part, int) else f".{part}" if text else part
-    return text
+    parts = [f"[{part + 1}]" if isinstance(part, int) else f".{part}" for part in location]
+    return "".join(parts).removeprefix(".")
 
 
-def show(value: object) -> str:
+def _show(found: object) -> str:
     """A value as it stands in the file, in at most some 60 characters."""
-    if isinstance(value, dict):
+    if found is None:
+        return "nothing"
+    if isinstance(found, dict):
         return "a table"
-    text = json.dumps(value, ensure_ascii=False, default=str)
+    text = json.dumps(found, ensure_ascii=False, default=str)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def read_text(path: Path) -> str:
-    """The text of a person's file; raises FileNotFoundError if there is none, else FileProblems.
+_TOKEN = re.compile(
+    r"""^[ \t]*\[(?P<list>\[)?[ \t]*(?P<table>[\w.-]+)[ \t]*\](?(list)\])  # [table], [[table]]
+      | (?P<key>[\w.-]+(?=[ \t]*=) | "(?:\\.|[^"\\\n])*"(?=\s*[:=]))       # key = , "key":
+      | (?P<mark>[][{},])
+      | '{3}(?s:.*?)'{3} | '[^'\n]*' | \"{3}(?:\\.|[^\\])*?\"{3} | "(?:\\.|[^"\\\n])*" | \#.*""",
+    re.VERBOSE | re.MULTILINE,
+)
 
-    Never blocks on a FIFO, and reads at most MAX_BYTES.
+
+def key_lines(source: str) -> dict[Location, int]:
+    """The line (from 1) of the keys and tables of a valid TOML or JSON document, best effort.
+
+    Python's parsers give values without places, so this follows brackets and keys (bare ones, and quoted without dots).
     """
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise _refused(path, f"cannot be read: {error.strerror}") from error
-    try:
-        mode = os.fstat(descriptor).st_mode
-        if not stat.S_ISREG(mode):
-            raise _refused(path, f"expected a file, found {_kind(mode)}")
-        with open(descriptor, "rb", closefd=False) as file:
-            content = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise _refused(path, f"cannot be read: {error.strerror}") from error
-    finally:
-        os.close(descriptor)
-    if len(content) > MAX_BYTES:
-        raise _refused(path, f"expected at most {MAX_BYTES} bytes, found more")
-    if content.startswith(b"\xef\xbb\xbf"):
-        raise _refused(path, "starts with a byte order mark (BOM); save it as UTF-8 without BOM", 1)
-    try:
-        return content.decode()
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise _refused(path, f"expected UTF-8, found the byte 0x{content[error.start]:02x}", line) from error
+    lines: dict[Location, int] = {}
+    items: Counter[str] = Counter()
+    outer: list[Location] = [()]  # the table, and the brackets that are open in it
+    here: Location = ()  # the key or item whose value comes next
+    line, end = 1, 0
+    for token in _TOKEN.finditer(source):
+        line, end = line + source.count("\n", end, token.start()), token.start()
+        key, table, mark = token["key"], token["table"], token["mark"]
+        if table and len(outer) == 1:
+            here = tuple(table.split("."))
+            if token["list"]:
+                here = (*here, items[table])
+                items[table] += 1
+            outer = [here]
+        elif key:
+            here = (*outer[-1], *key.strip('"').split("."))
+        elif mark == "{":
+            outer.append(here)
+        elif mark == "[":
+            outer.append(here)
+            here = (*here, 0)
+        elif mark in ("]", "}") and len(outer) > 1:
+            here = outer.pop()
+        elif mark == "," and here and isinstance(here[-1], int):
+            here = (*here[:-1], here[-1] + 1)
+        if table or key or mark == "{":
+            lines.setdefault(here, line)
+    return lines
 
 
-def _refused(path: Path, text: str, line: int = 0) -> FileProblems:
-    return FileProblems([Problem(str(path), line, text)])
-
-
-def _kind(mode: int) -> str:
-    if stat.S_ISDIR(mode):
-        return "a directory"
-    return "a FIFO" if stat.S_ISFIFO(mode) else "a device or socket"
+def _line(lines: dict[Location, int], location: Location) -> int:
+    """The line of ``location``, or of the nearest place around it that has one."""
+    while location and location not in lines:
+        location = location[:-1]
+    return lines.get(location, 0)

@@ -1,15 +1,21 @@
-"""A check's answer, and many checks run so that neither a crash nor a hanging engine silences the others."""
+"""What doctor's checks look at, and what they answer."""
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, TypeVar
 
+from nanoclaw.config.env import load_environment
+from nanoclaw.config.mounts import load_allowlist
+from nanoclaw.config.settings import check_groups, load_config, load_group
+from nanoclaw.config.strict import FileProblems
+from nanoclaw.models import Config, Environment, Group, Problem
+from nanoclaw.paths import Home
+
 Severity = Literal["ok", "skipped", "warning", "error"]
-Subject = TypeVar("Subject")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -23,64 +29,33 @@ class Finding:
     cure: str = ""
 
 
-def skipped(check: str, why: str) -> Finding:
-    """A check that makes no sense before something else is cured."""
-    return Finding(check, "skipped", f"not checked: {why}")
+@dataclass(frozen=True)
+class Situation:
+    """A home as its files describe it; ``config`` and ``environment`` are None where their file is refused."""
+
+    home: Home
+    config: Config | None
+    environment: Environment | None
+    groups: tuple[Group, ...]
+    problems: tuple[Problem, ...]
 
 
-Check = Callable[[Subject], list[Finding]]
+def look_at(home: Home) -> Situation:
+    """Read all files that a person writes. Raises nothing for what is wrong with them."""
+    problems: list[Problem] = []
 
-
-def run_checks(
-    checks: Mapping[str, Check[Subject]], subject: Subject, seconds: float, late_cures: Mapping[str, str]
-) -> list[Finding]:
-    """The findings of all checks in the order of the table, ``seconds`` at most after the call.
-
-    The checks run at once, each in a daemon thread: one that does not come back is a finding (with the cure that
-    ``late_cures`` has for it) and is left behind.
-    """
-    deadline = time.monotonic() + seconds
-    answers: dict[str, list[Finding]] = {}
-
-    def work(name: str, check: Check[Subject]) -> None:
+    def attempt(load: Callable[[Path], T], path: Path) -> T | None:
         try:
-            answers[name] = check(subject)
-        except Exception as error:
-            crash = f"{type(error).__name__}: {error}".replace("\n", " ")
-            answers[name] = [Finding(name, "error", "this check crashed", f"a bug in doctor: {crash}")]
+            return load(path)
+        except FileProblems as error:
+            problems.extend(error.problems)
+            return None
 
-    threads = {}
-    for name, check in checks.items():
-        threads[name] = threading.Thread(target=work, args=(name, check), name=f"doctor-{name}", daemon=True)
-        threads[name].start()
-    findings = []
-    for name, thread in threads.items():
-        thread.join(max(deadline - time.monotonic(), 0))
-        cause = "what it asks hangs, or the machine is very busy"
-        late = Finding(name, "error", f"no answer within {seconds:g} s", cause, late_cures.get(name, ""))
-        findings += answers.get(name, [late])
-    return findings
-
-
-def exit_code(findings: list[Finding]) -> int:
-    """0 all is well, 1 there are only warnings, 2 something is broken."""
-    severities = {finding.severity for finding in findings}
-    return 2 if "error" in severities else 1 if "warning" in severities else 0
-
-
-_COLOURS: dict[Severity, str] = {"ok": "32", "skipped": "2", "warning": "33", "error": "31"}
-
-
-def render(findings: list[Finding], colour: bool) -> str:
-    """One line a finding; cause and cure on lines of their own below it."""
-    width = max((len(finding.check) for finding in findings), default=0)
-    lines = []
-    for finding in findings:
-        word = f"{'--' if finding.severity == 'skipped' else finding.severity:<7}"
-        if colour:
-            word = f"\033[{_COLOURS[finding.severity]}m{word}\033[0m"
-        lines.append(f"{word}  {finding.check:<{width}}  {finding.finding}")
-        for name, text in (("cause", finding.cause), ("cure", finding.cure)):
-            if text:
-                lines.append(f"{'':9}{'':{width}}  {name + ':':<6} {text}")
-    return "\n".join(lines)
+    config = attempt(load_config, home.config_file)
+    environment = attempt(load_environment, home.env_file)
+    files = sorted(path for path in home.group_files.glob("*.toml") if not path.name.startswith("."))
+    groups = [group for group in (attempt(load_group, path) for path in files) if group]
+    refused = dict(check_groups(groups, home.group_files))
+    problems.extend(refused.values())
+    attempt(load_allowlist, home.mount_allowlist)
+    return Situation(home, config, environment, tuple(g for g in groups if g not in refused), tuple(problems))

@@ -5,81 +5,64 @@ from __future__ import annotations
 import importlib.util
 import os
 import platform
-import re
-import shlex
 import shutil
 import sys
+from shlex import quote
 
-from nanoclaw.doctor.findings import Finding, skipped
-from nanoclaw.doctor.situation import Situation
+from nanoclaw.doctor.findings import Finding, Situation
 from nanoclaw.errors import UserError
 from nanoclaw.paths import PROJECT
+from nanoclaw.runs import engine_check, image
 
 PACKAGES = ("docker", "watchdog", "filelock", "tomli_w", "tomlkit")
 DISK_WARNING = 85
-UNISOLATED = "not used (runtime process, WITHOUT ISOLATION)"
-
-
-def check_python(_: Situation) -> list[Finding]:
-    # The launcher refuses an older Python than the project needs, so this only shows which one it is.
-    return [Finding("python", "ok", f"Python {platform.python_version()}")]
+ENGINE_SECONDS = 1.2  # for one answer: a hanging engine holds up the other checks no longer
 
 
 def check_environment(_: Situation) -> list[Finding]:
-    problem = os.environ.get("NANOCLAW_ENVIRONMENT_PROBLEM", "")
-    missing = [name for name in PACKAGES if not _importable(name)]
+    # The launcher refuses an older Python than the project needs, so this only shows which one it is.
+    python = Finding("python", "ok", f"Python {platform.python_version()}")
+    # A mere directory of that name in the current directory has no origin, and does not count.
+    missing = [name for name in PACKAGES if getattr(importlib.util.find_spec(name), "origin", None) is None]
+    problem = " ".join(os.environ.get("NANOCLAW_ENVIRONMENT_PROBLEM", "").split())
     if not problem and not missing:
-        return [Finding("environment", "ok", f"{sys.prefix}")]
-    cause = " ".join(problem.split()) or f"not importable: {', '.join(missing)}"
-    # The launcher makes .venv afresh where there is none.
-    cure = f"rm -rf {shlex.quote(str(PROJECT / '.venv'))}; python3 nanoclaw.py --version"
-    return [Finding("environment", "error", "the Python environment is incomplete", cause, cure)]
-
-
-def _importable(name: str) -> bool:
-    """A mere directory of that name in the current directory does not count."""
-    spec = importlib.util.find_spec(name)
-    return spec is not None and spec.origin is not None
+        return [python, Finding("environment", "ok", sys.prefix)]
+    cause = problem or f"not importable: {', '.join(missing)}"
+    cure = f"rm -rf {quote(str(PROJECT / '.venv'))}; python3 nanoclaw.py --version"
+    return [python, Finding("environment", "error", "the Python environment is incomplete", cause, cure)]
 
 
 def check_engine(situation: Situation) -> list[Finding]:
     """The engine and, where it answers, the image."""
-    from nanoclaw.runs import engine_check, processes
-
     config = situation.config
     if config is None:
-        return [skipped("engine", "config.toml is refused"), skipped("image", "config.toml is refused")]
+        return [Finding(check, "skipped", "not checked: config.toml is refused") for check in ("engine", "image")]
     if config.runtime == "process":
-        return [Finding("engine", "ok", UNISOLATED), Finding("image", "ok", UNISOLATED)]
+        unused = "not used (runtime process, WITHOUT ISOLATION)"
+        return [Finding("engine", "ok", unused), Finding("image", "ok", unused)]
     try:
         cli = engine_check.find_cli(config.runtime)
+        if unavailable := engine_check.why_unavailable(cli, ENGINE_SECONDS):
+            raise unavailable
     except UserError as error:
-        unavailable: UserError | None = error
-    else:
-        unavailable = engine_check.why_unavailable(cli)
-    if unavailable:
-        finding = Finding("engine", "error", f"{config.runtime} cannot be used", unavailable.problem, unavailable.fix)
-        return [finding, skipped("image", "the engine cannot be used")]
-    version = re.search(r"\d+(\.\d+)+", processes.run([cli, "--version"], timeout=1).stdout)
-    return [
-        Finding("engine", "ok", f"{config.runtime.capitalize()} {version[0] if version else ''}".rstrip()),
-        _image(cli, config.image),
-    ]
+        return [
+            Finding("engine", "error", f"{config.runtime} cannot be used", error.problem, error.fix),
+            Finding("image", "skipped", "not checked: the engine cannot be used"),
+        ]
+    return [Finding("engine", "ok", f"{config.runtime} ({cli})"), _image(cli, config.image)]
 
 
-def _image(cli: str, image: str) -> Finding:
-    from nanoclaw.runs.image import image_state
-
+def _image(cli: str, name: str) -> Finding:
     build = "python3 nanoclaw.py build"
     try:
-        state = image_state(cli, image, PROJECT)
+        state = image.image_state(cli, name, PROJECT, ENGINE_SECONDS)
     except UserError as error:
-        return Finding("image", "error", f"{image} cannot be looked at", error.problem, error.fix)
+        return Finding("image", "error", f"{name} cannot be looked at", error.problem, error.fix)
     if state == "absent":
-        return Finding("image", "error", f"{image} is absent", "not built yet, or removed by a clean-up", build)
+        return Finding("image", "error", f"{name} is absent", "not built yet, or removed by a clean-up", build)
     if state == "stale":
-        return Finding("image", "warning", f"{image} is older than its sources", "container/ has changed since", build)
-    return Finding("image", "ok", image)
+        return Finding("image", "warning", f"{name} is older than its sources", "container/ has changed since", build)
+    return Finding("image", "ok", name)
 
 
 def check_disk(situation: Situation) -> list[Finding]:

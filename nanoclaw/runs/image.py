@@ -14,13 +14,12 @@ from typing import Literal
 
 from nanoclaw.errors import UserError
 from nanoclaw.paths import PROJECT
+from nanoclaw.runs import processes
 
 SOURCES = ("Dockerfile", "requirements.txt")  # under container/: what is baked into the image
 LOCAL_BASE = "nanoclaw-base:bookworm"
-DEADLINE = 15.0  # s for one answer of the engine
 _SLIM = re.compile(r"python:3\.(\d+)(?:\.\d+)?-slim(?:-\w+)?")
 _OLDEST_PYTHON = 10  # 3.10: what the SDK asks for
-
 
 ImageState = Literal["absent", "stale", "current"]  # stale: its sources have changed since
 
@@ -34,20 +33,13 @@ def sources_digest(project: Path) -> str:
     return digest.hexdigest()[:32]
 
 
-def public_base() -> str:
-    """The base image that the Dockerfile names as its default."""
-    found = re.search(r"^ARG BASE_IMAGE=(\S+)", (PROJECT / "container" / "Dockerfile").read_text(), re.MULTILINE)
-    assert found is not None
-    return found[1]
-
-
-def image_state(docker: str, image: str, project: Path) -> ImageState:
+def image_state(docker: str, image: str, project: Path, deadline: float = 15.0) -> ImageState:
     """Whether ``image`` is there and made from the present sources; ``docker`` is the client's path.
 
-    UserError where the engine does not answer.
+    UserError where the engine does not answer within ``deadline`` s.
     """
-    shown = _ask(docker, "image", "inspect", image)
-    if shown.returncode != 0:
+    shown = _ask(docker, ["image", "inspect", image], deadline)
+    if shown.code != 0:
         return "absent"
     # The engines' formats differ; the digest stands in the label in all of them.
     return "current" if sources_digest(project) in shown.stdout else "stale"
@@ -58,46 +50,37 @@ def find_base(docker: str, wanted: str | None) -> str:
 
     The first two are taken as they are said: absent ones are pulled. UserError where none can be had.
     """
-    if named := wanted or os.environ.get("BASE_IMAGE"):
-        if _is_local(docker, named) or _pull(docker, named):
-            return named
-        raise UserError(
-            f"The base image {named} is neither on this machine nor can it be pulled.",
-            "Name another one with --base, or make one with container/make-base-image.",
-        )
-    if _is_local(docker, LOCAL_BASE):
-        return LOCAL_BASE
-    if slim := _local_slim(docker):
-        return slim
-    public = public_base()
-    if _pull(docker, public):
-        return public
+    named = wanted or os.environ.get("BASE_IMAGE")
+    base = named or (LOCAL_BASE if _is_local(docker, LOCAL_BASE) else _local_slim(docker)) or public_base()
+    # Pulling shows its progress on the terminal.
+    if _is_local(docker, base) or subprocess.run([docker, "pull", base], stdin=subprocess.DEVNULL).returncode == 0:
+        return base
     raise UserError(
-        f"There is no base image: {public} cannot be pulled, and none is on this machine.",
-        f"Run container/make-base-image (it makes {LOCAL_BASE} with debootstrap), or name one with --base.",
+        f"The base image {base} is neither on this machine nor can it be pulled.",
+        f"Run container/make-base-image (it makes {LOCAL_BASE} with debootstrap), or name another one with --base.",
     )
 
 
+def public_base() -> str:
+    """The base image that the Dockerfile names as its default."""
+    found = re.search(r"^ARG BASE_IMAGE=(\S+)", (PROJECT / "container" / "Dockerfile").read_text(), re.MULTILINE)
+    assert found is not None
+    return found[1]
+
+
 def _is_local(docker: str, image: str) -> bool:
-    return _ask(docker, "image", "inspect", image).returncode == 0
+    return _ask(docker, ["image", "inspect", image]).code == 0
 
 
-def _local_slim(docker: str) -> str | None:
-    """The newest python:3.x-slim* on this machine that is new enough for the SDK."""
-    listed = _ask(docker, "image", "ls", "--format", "{{.Repository}}:{{.Tag}}").stdout.split()
-    names = [name.removeprefix("docker.io/library/") for name in listed]
-    slims = [(int(m[1]), name) for name in names if (m := _SLIM.fullmatch(name)) and int(m[1]) >= _OLDEST_PYTHON]
-    return max(slims)[1] if slims else None
+def _local_slim(docker: str) -> str:
+    """The newest python:3.x-slim* on this machine that is new enough for the SDK, "" where there is none."""
+    listed = _ask(docker, ["image", "ls", "--format", "{{.Repository}}:{{.Tag}}"]).stdout.split()
+    found = [_SLIM.fullmatch(name.removeprefix("docker.io/library/")) for name in listed]
+    return max(((int(m[1]), m[0]) for m in found if m and int(m[1]) >= _OLDEST_PYTHON), default=(0, ""))[1]
 
 
-def _pull(docker: str, image: str) -> bool:
-    """Pull ``image``; its progress goes to the terminal."""
-    return subprocess.run([docker, "pull", image], stdin=subprocess.DEVNULL).returncode == 0
-
-
-def _ask(docker: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [docker, *arguments]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=DEADLINE)
-    except subprocess.TimeoutExpired:
-        raise UserError(f"The engine does not answer: {' '.join(command)}", "Restart it and try again.") from None
+def _ask(docker: str, arguments: list[str], deadline: float = 15.0) -> processes.Finished:
+    answer = processes.run([docker, *arguments], deadline)
+    if answer.code is None:
+        raise UserError(f"The engine does not answer: docker {' '.join(arguments)}", "Restart it and try again.")
+    return answer

@@ -36,6 +36,7 @@ class Settings:
         self._lock = threading.Lock()
         self._stamps: dict[Path, Stamp] = {}
         self._odd: dict[Path, float] = {}
+        self._paths: dict[str, Path] = {}
         self._good: dict[str, Group] = {}
         self._problems: dict[Path, tuple[Problem, ...]] = {}
         self._environment = Environment()
@@ -76,8 +77,7 @@ class Settings:
             return before != (self.config, self.groups)
 
     def _refresh_groups(self) -> None:
-        files = {folder: self._home.group_file(folder) for folder in self._good}
-        files |= {p.stem: p for p in self._home.group_files.glob("*.toml") if not p.name.startswith(".")}
+        files = {folder: self._file_of(folder) for folder in {*self._good, *self._saved()}}
         touched = False
         for path in [p for p in self._problems if p.parent == self._home.group_files and p.stem not in files]:
             del self._problems[path]
@@ -99,6 +99,20 @@ class Settings:
             self._problems[self._home.group_files] = tuple(problem for _, problem in refused)
             outside = {group.folder for group, _ in refused}
             self.groups = {group.folder: group for group in groups if group.folder not in outside}
+
+    def _saved(self) -> list[str]:
+        try:
+            names = os.listdir(self._home.group_files)
+        except FileNotFoundError:
+            return []
+        return [name.removesuffix(".toml") for name in names if name.endswith(".toml") and not name.startswith(".")]
+
+    def _file_of(self, folder: str) -> Path:
+        """Each message looks at all of them, so a Path is made only once."""
+        path = self._paths.get(folder)
+        if path is None:
+            path = self._paths[folder] = self._home.group_files / f"{folder}.toml"
+        return path
 
     def _load(self, path: Path, load: Callable[[Path], T], last_good: T) -> T:
         try:

@@ -41,21 +41,35 @@ def _message(number: int) -> Message:
 
 
 def durable() -> list[Figure]:
-    """What a channel calls, ``Host.deliver``: when it returns the message is on disk. The host's threads do not run.
+    """What a channel calls, ``Host.deliver``, until the message's line is on disk, which is when the transcript's
+    ``append`` returns inside it. (``deliver`` goes on to write log and journal, which decide nothing; its whole time is
+    told below the table.) The host's threads do not run.
 
     In turn with a bare ``write`` and ``fsync`` of the same line to a file that is open, in the same directory.
     """
     root = Path(tempfile.mkdtemp(prefix="nc-bench-", dir="/tmp"))
-    ours, bare = [], []
+    ours, whole, bare = [], [], []
+    stored = 0.0
     try:
-        home = _home(root)
-        host = Host(home)
+        host = Host(_home(root))
+        append = host.transcripts.append
+
+        def noting(message: Message) -> Line | None:
+            nonlocal stored
+            line = append(message)
+            stored = time.perf_counter()
+            return line
+
+        host.transcripts.append = noting  # type: ignore[method-assign]
         host.deliver(_message(0), "Family")
-        fd = os.open(home.chat("local:family") / "bare", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        fd = os.open(host.home.chat("local:family") / "bare", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         for number in range(1, MESSAGES + 1):
             message = _message(number)
             line = to_json(Line(number, WHEN, message))
-            ours.append(_timed(lambda message=message: host.deliver(message, "Family")))
+            start = time.perf_counter()
+            host.deliver(message, "Family")
+            ours.append(stored - start)
+            whole.append(time.perf_counter() - start)
             bare.append(_timed(lambda line=line: (os.write(fd, line), os.fsync(fd))))
         os.close(fd)
         host.journal.close()
@@ -66,7 +80,8 @@ def durable() -> list[Figure]:
     return [
         Figure(
             "a message is durable", value, "ms", floor, "0.86 ms", "<= 2 x bare", value <= 2 * floor,
-            f"Host.deliver until it returns; {spread(ours)}; bare append + fsync {spread(bare)}",
+            f"Host.deliver until its line is on disk; {spread(ours)}; until it returns {median_ms(whole):.3f} ms; "
+            f"bare append + fsync {spread(bare)}",
         )
     ]  # fmt: skip
 
