@@ -16,7 +16,7 @@ import pytest
 from nanoclaw.cli import parser
 from nanoclaw.config.mounts import load_allowlist
 from nanoclaw.config.settings import CONFIG_KEYS, GROUP_KEYS, load_config, load_group
-from nanoclaw.config.strict import Schema, Table
+from nanoclaw.config.strict import Keys
 from nanoclaw.paths import PROJECT
 
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
@@ -36,10 +36,10 @@ def rows(header: str) -> dict[str, str]:
     return {row[0].strip("`"): row[1] for row in cells}
 
 
-def names(schema: Schema, prefix: str = "") -> set[str]:
+def names(schema: Keys, prefix: str = "") -> set[str]:
     found: set[str] = set()
     for name, entry in schema.items():
-        found |= names(entry.keys, f"{name}.") if isinstance(entry, Table) else {prefix + name}
+        found |= names(entry, f"{name}.") if isinstance(entry, dict) else {prefix + name}
     return found
 
 
