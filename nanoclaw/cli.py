@@ -47,9 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(arguments.call(arguments))
     except UserError as error:
-        print(f"nanoclaw: {error.problem}", file=sys.stderr)
-        if error.fix:
-            print(f"  {error.fix}", file=sys.stderr)
+        print(f"nanoclaw: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         return 130

@@ -19,7 +19,7 @@ from nanoclaw.stores.settings import Settings
 log = logging.getLogger("nanoclaw")
 
 PROBE_SECONDS = 5.0
-PROBED = ("no_credential", "disk", "engine", "image")
+PROBED = ("no_credential", "env_file", "disk", "engine", "image")
 """Causes that are looked for before each start: when nothing is found, they are over."""
 LONGEST_HOLD = 300.0
 DISK_FLOOR = 50_000_000
@@ -85,7 +85,8 @@ class Conditions:
     def _look(self) -> tuple[Verdict, str] | None:
         config, environment = self._settings.config, self._settings.environment
         if not config.offline and environment.credential is None:
-            return VERDICTS["no_credential"], ""
+            broken = [p for p in self._settings.problems if p.path == str(self._home.env_file)]
+            return (VERDICTS["env_file"], str(broken[0])) if broken else (VERDICTS["no_credential"], "")
         if environment == self._refused_environment and not config.offline:
             return VERDICTS["credential"], ""
         self._refused_environment = None

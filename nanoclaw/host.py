@@ -75,7 +75,7 @@ class Host:
     """All parts of a living host. The caller holds the home's lock. ``drain``: close what is idle at once (``run
     --once``)."""
 
-    def __init__(self, home: Home, drain: bool = False, to_stderr: bool = False) -> None:
+    def __init__(self, home: Home, drain: bool = False, to_stderr: int | None = None) -> None:
         self.home = home
         self._home_id = make_home(home)
         start_log(home.logs, "info", to_stderr)  # before the settings, which may be worth a line
@@ -176,6 +176,8 @@ class Host:
         if group is not None and line is not None:
             log.info("New messages group=%s seq=%d", group.folder, line.seq)
             self.journal.event("received", folder=group.folder, message=message.id, seq=line.seq)
+        elif group is not None:
+            log.info("Message stored already, not again group=%s id=%s", group.folder, message.id)
         if group is not None:  # a duplicate, too: the first one may have been stored as the disk failed
             self.dispatcher.changed(group.folder)
         self._chats.saw(message.jid, chat_name, message.jid.partition(":")[0], message.timestamp)

@@ -130,6 +130,8 @@ def _parse(group: Group, name: str, data: bytes, status: os.stat_result, now: fl
         if suffix == ".json"
         else {"text": text.rstrip("\r\n")}
     )
+    if "timestamp" in fields and not _is_time(fields["timestamp"]):
+        raise intake.Unusable(f"timestamp: expected ISO 8601 like 2026-12-24T18:00:00Z, found {fields['timestamp']!r}")
     if not fields["text"].strip():
         raise intake.Unusable("its text is empty")
     made = hashlib.sha256(f"{name}\0{status.st_ino}\0{status.st_mtime_ns}".encode("utf-8", "replace")).hexdigest()[:24]
@@ -142,6 +144,14 @@ def _parse(group: Group, name: str, data: bytes, status: os.stat_result, now: fl
         text=fields["text"],
         timestamp=fields.get("timestamp", written),
     )
+
+
+def _is_time(text: str) -> bool:
+    try:
+        datetime.fromisoformat(text)
+        return True
+    except ValueError:
+        return False
 
 
 def _fields(text: str, young: bool) -> dict[str, str]:

@@ -81,14 +81,14 @@ def test_plain_files_are_messages_in_the_order_of_arrival(box: Box) -> None:
 
 
 def test_json_files_may_say_who_and_when(box: Box) -> None:
-    value = {"text": "hi\n", "id": "x1", "sender": "42", "sender_name": "Bob", "timestamp": "yesterday"}
+    value = {"text": "hi\n", "id": "x1", "sender": "42", "sender_name": "Bob", "timestamp": "2026-11-21T08:00:00+01:00"}
     (box.directory / "1.json").write_text(json.dumps(value))
     box.turn()
     (box.directory / "2.json").write_text(json.dumps({**value, "text": "again"}))
     box.turn()
     (message,) = box.stored()
     assert (message.id, message.sender, message.sender_name) == ("x1", "42", "Bob")
-    assert (message.text, message.timestamp) == ("hi\n", "yesterday")
+    assert (message.text, message.timestamp) == ("hi\n", "2026-11-21T08:00:00+01:00")
     assert box.left() == [], "the same id is stored once, and its file goes"
     (box.directory / "3.json").write_text('{"text": "t", "sender": "42"}')
     box.turn()
@@ -110,6 +110,7 @@ def test_json_files_may_say_who_and_when(box: Box) -> None:
         ("a.json", b'{"text": 7}', "text: expected a text"),
         ("a.json", b'{"text": ""}', 'expected a "text"'),
         ("a.json", b'{"text": " "}', "text is empty"),
+        ("a.json", b'{"text": "x", "timestamp": "yesterday"}', "ISO 8601"),
         ("a.json", b"{}", 'expected a "text"'),
         ("a.json", b'{"text": "t", "sendr": "x"}', "'sendr'"),
         ("a.json", b'{"text": "t", "id": null}', "id: expected a text"),

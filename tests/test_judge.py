@@ -43,6 +43,7 @@ def error(status: int | None, text: str = "", reason: str = "api") -> Ending:
         (error(502), "network", "wait"),
         (error(None), "network", "wait"),
         (error(400, "prompt is too long: 210000 tokens"), "prompt_too_long", "count"),
+        (error(None, "API Error: Connection refused (ECONNREFUSED)"), "host_away", "wait"),
         (error(400), "crash", "count"),
         (error(None, "ENOSPC: no space left on device", "sdk"), "disk", "wait"),
         (error(None, "anything", "sdk"), "crash", "count"),
@@ -63,5 +64,5 @@ def test_only_a_stale_session_is_cleared() -> None:
 
 
 def test_who_waits_is_told_why() -> None:
-    assert all(v.chat for v in VERDICTS.values() if v.retry == "wait")
+    assert [v.cause for v in VERDICTS.values() if v.retry == "wait" and not v.chat] == ["host_away"]
     assert "setup-token" in str(VERDICTS["credential"].chat)

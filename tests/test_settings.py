@@ -157,3 +157,13 @@ def test_no_files_are_all_defaults_at_once(home: Home) -> None:
     made = Settings(home)
     assert made.config.assistant_name == "Andy" and made.groups == {} and made.environment.credential is None
     assert not made.refresh() and not made.unsettled
+
+
+def test_a_copy_does_not_put_out_the_group_that_is_in_service(settings: Settings, home: Home) -> None:
+    home.cursors.mkdir(exist_ok=True)
+    (home.cursors / "main.json").write_text('{"handed": 1, "done": 1}')
+    home.group_file("aaa").write_text(MAIN)
+    within(settings, lambda: bool(settings.problems), "the copy refused")
+    assert "aaa.toml" in str(settings.problems[0])
+    for reread in (settings, Settings(home)):
+        assert reread.groups["main"].is_main and "aaa" not in reread.groups

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import getpass
 import json
+import os
 import queue
 import sys
 import threading
 import time
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -146,15 +148,15 @@ class _Talk:
             host.try_to_be()
 
     def _read_terminal(self) -> None:
-        prompt = "> " if sys.stdin.isatty() else ""
-        if prompt:
+        if sys.stdin.isatty():
             print(f"Chat with {self._config.assistant_name} in {self._group.name}. Ctrl-D ends it.")
         try:
-            while True:
-                if (text := input(prompt)).strip():
+            for text in _typed_lines() if sys.stdin.isatty() else _piped_lines():
+                if text.strip():
                     self._put([text])
         except EOFError:
-            self._put([None])
+            pass
+        self._put([None])
 
     def _put(self, texts: list[str | None]) -> None:
         for text in texts:
@@ -221,3 +223,18 @@ class _Talk:
             return (read_json(path) or {}).get("jid") == self._group.jid
         except (OSError, BrokenFile):
             return False
+
+
+def _typed_lines() -> Iterator[str]:
+    """Lines from a person, with the editing that ``input`` has; EOFError ends them."""
+    while True:
+        yield input("> ")
+
+
+def _piped_lines() -> Iterator[str]:
+    """Lines from standard input. Read by descriptor: a thread within a buffered read aborts the interpreter's end."""
+    rest = b""
+    while data := os.read(0, 65536):
+        *lines, rest = (rest + data).split(b"\n")
+        yield from (line.decode("utf-8", "replace") for line in lines)
+    yield rest.decode("utf-8", "replace")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
 import threading
@@ -32,7 +33,7 @@ def run(home: Home, once: bool = False) -> int:
         signal.signal(number, on_signal)
     try:
         write_host_file(home, "once" if once else "run")
-        host = Host(home, drain=once, to_stderr=sys.stderr.isatty() or not once)
+        host = Host(home, drain=once, to_stderr=logging.WARNING if once else logging.INFO)
         try:
             host.start()
             if once:

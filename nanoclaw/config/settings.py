@@ -6,7 +6,7 @@ The tables below are the one place where a key is known. Defaults stand in model
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -71,16 +71,17 @@ def load_group(path: Path) -> Group:
     return Group(folder=folder, mounts=mounts, **{**defaults, **found, **container})
 
 
-def check_groups(groups: Sequence[Group], directory: Path = Path("state/groups")) -> list[tuple[Group, Problem]]:
-    """Which groups cannot stand beside the others, and why: the first by file name stays, later ones are refused.
-
-    A refused group refuses nobody else.
+def check_groups(
+    groups: Sequence[Group], directory: Path = Path("state/groups"), established: Collection[str] = ()
+) -> list[tuple[Group, Problem]]:
+    """Which groups cannot stand beside the others, and why: an established folder (one that has a cursor) stays, else
+    the first by file name; later ones are refused. A refused group refuses nobody else.
     """
     folders: dict[str, str] = {}
     jids: dict[str, str] = {}
     main = ""
     refused = []
-    for group in sorted(groups, key=lambda group: group.folder):
+    for group in sorted(groups, key=lambda group: (group.folder not in established, group.folder)):
         if other := folders.get(group.folder.casefold()):
             reason = f"the folder differs only in case from {other!r}; rename the file"
         elif other := jids.get(group.jid):

@@ -55,7 +55,7 @@ def look_at(home: Home) -> Situation:
     environment = attempt(load_environment, home.env_file)
     files = sorted(path for path in home.group_files.glob("*.toml") if not path.name.startswith("."))
     groups = [group for group in (attempt(load_group, path) for path in files) if group]
-    refused = dict(check_groups(groups, home.group_files))
+    refused = dict(check_groups(groups, home.group_files, {path.stem for path in home.cursors.glob("*.json")}))
     problems.extend(refused.values())
     attempt(load_allowlist, home.mount_allowlist)
     return Situation(home, config, environment, tuple(g for g in groups if g not in refused), tuple(problems))

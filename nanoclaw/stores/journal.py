@@ -62,8 +62,8 @@ class _Formatter(logging.Formatter):
         return text.replace("\r", "\\r").replace("\n", "\\n")
 
 
-def start_log(directory: Path, level: str, to_stderr: bool) -> None:
-    """Log to ``nanoclaw.log`` (rotated, mode 600) and, for a person who watches, to stderr."""
+def start_log(directory: Path, level: str, to_stderr: int | None) -> None:
+    """Log to ``nanoclaw.log`` (rotated, mode 600) and, from the level ``to_stderr`` on, to stderr."""
     log = logging.getLogger("nanoclaw")
     stop_log()
     log.propagate = False
@@ -74,8 +74,9 @@ def start_log(directory: Path, level: str, to_stderr: bool) -> None:
             path, maxBytes=LOG_BYTES, backupCount=LOG_FILES, encoding="utf-8", errors="backslashreplace"
         )
     ]
-    if to_stderr:
+    if to_stderr is not None:
         handlers.append(logging.StreamHandler(sys.stderr))
+        handlers[-1].setLevel(to_stderr)
     for handler in handlers:
         handler.setFormatter(_Formatter("%(asctime)s %(levelname)s %(message)s"))
         log.addHandler(handler)

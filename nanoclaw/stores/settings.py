@@ -56,10 +56,13 @@ class Settings:
     def environment(self) -> Environment:
         """.env as it stands now: looked at on every call (one stat), because the gateway asks for each model call."""
         with self._lock:
-            path = self._home.env_file
-            if self._changed(path):
-                self._environment = self._load(path, load_environment, self._environment)
+            self._refresh_environment()
             return self._environment
+
+    def _refresh_environment(self) -> None:
+        path = self._home.env_file
+        if self._changed(path):
+            self._environment = self._load(path, load_environment, self._environment)
 
     def group_of(self, jid: str) -> Group | None:
         """The group that is registered for a chat."""
@@ -74,6 +77,7 @@ class Settings:
             if self._changed(path):
                 self.config = self._load(path, load_config, self.config)
             self._refresh_groups()
+            self._refresh_environment()
             return before != (self.config, self.groups)
 
     def _refresh_groups(self) -> None:
@@ -93,7 +97,8 @@ class Settings:
                 self._good[folder] = group
         if touched:
             groups = sorted(self._good.values(), key=lambda group: group.folder)
-            refused = check_groups(groups, self._home.group_files)
+            established = {path.stem for path in self._home.cursors.glob("*.json")} | set(self.groups)
+            refused = check_groups(groups, self._home.group_files, established)
             for _, problem in refused:
                 log.error("Group refused: %s", problem)
             self._problems[self._home.group_files] = tuple(problem for _, problem in refused)
