@@ -30,9 +30,10 @@ class Taken:
     more: bool = False
 
 
-def take(house: House, run: Run) -> Taken:
-    """Take the events that are there, in order; on return they are on disk as what they became."""
-    taken = Taken(more=True)
+def take(house: House, run: Run, taken: Taken) -> Taken:
+    """Take the events that are there, in order; on return they are on disk as what they became. ``taken`` is fresh, or
+    what an earlier call had taken when it failed (a full disk): returned with what is added."""
+    taken.more = True
     directory = house.records.path(run.id)
     for _ in range(AT_ONCE):
         event = mailbox.next_event(directory, run.accepted_through + 1)
@@ -56,18 +57,20 @@ def keep_session(house: House, run: Run) -> None:
 
 
 def _apply(house: House, run: Run, event: Event, taken: Taken) -> None:
-    taken.save = taken.save or event.type not in ("ready", "state")
+    taken.save = taken.save or event.type != "ready"
     match event.type:
         case "consumed":
             claims.consume(run.claims, event.uuids)
-            taken.idle = False
+            run.idle = taken.idle = False
         case "result":
             taken.output = True
             _result(house, run, event)
         case "state":
-            taken.idle = event.state == "idle" and run.is_answered
+            run.idle = taken.idle = event.state == "idle" and run.is_answered
         case "error":
-            run.error = {"reason": event.reason, "status": event.status, "text": event.text[:4000]}
+            # Some statuses hold back every group: believed only where the gateway saw them, too.
+            status = event.status if event.status is not None and house.model_said(run.id, event.status) else None
+            run.error = {"reason": event.reason, "status": status, "text": event.text[:4000]}
         case "ended":
             run.why_ended = event.why[:40]
             taken.ended = True

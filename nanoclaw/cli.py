@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(arguments.call(arguments))
     except UserError as error:
         print(f"nanoclaw: {error}", file=sys.stderr)
-        return error.exit_code
+        return 1
     except KeyboardInterrupt:
         return 130
 

@@ -15,7 +15,7 @@ from nanoclaw.models import Message
 from nanoclaw.stores.journal import Journal
 from nanoclaw.stores.outbox import Outbox, Reply
 from nanoclaw.stores.transcripts import Transcripts
-from nanoclaw.turns import Turns
+from nanoclaw.turns import HELD_UP_SECONDS, Turns
 
 log = logging.getLogger("nanoclaw")
 
@@ -58,7 +58,11 @@ class Delivery:
                 if now < not_before:
                     due = min(due, not_before)
                     continue
-                again = self._send(channel, reply, now) or again
+                try:
+                    again = self._send(channel, reply, now) or again
+                except OSError as error:  # of one chat: the others' replies go on, and no try is used up
+                    log.error("Delivery held up group=%s reply=%s: %s", reply.folder, reply.id, error)
+                    self._tries[reply.id] = (self._tries.get(reply.id, (0, 0.0))[0], now + HELD_UP_SECONDS)
                 if reply.id in self._tries:
                     due = min(due, self._tries[reply.id][1])
         return due - now

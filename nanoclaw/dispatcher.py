@@ -12,7 +12,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from nanoclaw.conditions import PROBED, Conditions
-from nanoclaw.files.atomic import SETTLE_SECONDS, BrokenFile
+from nanoclaw.errors import UserError
+from nanoclaw.files.atomic import SETTLE_SECONDS
 from nanoclaw.house import House
 from nanoclaw.models import Group
 from nanoclaw.pending import Batch
@@ -22,7 +23,7 @@ from nanoclaw.runs.launch import Preparation, Runtimes, Start, new_claim
 from nanoclaw.runs.records import Run
 from nanoclaw.stores.cursors import Cursor
 from nanoclaw.stores.journal import set_level
-from nanoclaw.turns import Turns
+from nanoclaw.turns import HELD_UP_SECONDS, Turns
 from nanoclaw.worker import Worker
 
 log = logging.getLogger("nanoclaw")
@@ -56,6 +57,7 @@ class Dispatcher:
         self._config, self._groups = house.settings.config, house.settings.groups
         self._workers: dict[str, Worker] = {}
         self._waiting: dict[str, tuple[float, float]] = {}
+        self._next_rescan = 0.0
         self._limited: frozenset[str] = frozenset()
         self._broken: set[str] = set()
         self.settled = threading.Event()
@@ -162,6 +164,8 @@ class Dispatcher:
         due = [RESCAN_SECONDS, next_retry]
         if verdict is not None:
             due.append((self._conditions.next_look() or now) - now)
+        if self._broken:
+            due.append(HELD_UP_SECONDS)
         if self._house.settings.unsettled:
             due.append(SETTLE_SECONDS)
         return max(0.05, min(due))
@@ -186,6 +190,9 @@ class Dispatcher:
         with self._guard:
             news, self._news = self._news | self._broken, set()
         groups = self._house.settings.groups
+        if wall >= self._next_rescan or wall < self._next_rescan - RESCAN_SECONDS:
+            self._next_rescan = wall + RESCAN_SECONDS
+            news |= set(groups)
         for folder in news:
             waits = self._waits(groups.get(folder))
             if waits is None:
@@ -205,12 +212,12 @@ class Dispatcher:
         try:
             until = self._house.handover.waits_until(group)
             return None if until is None else (self._house.handover.waits_since(group), until)
-        except BrokenFile as error:
+        except (OSError, UserError) as error:
             self._set_back(group.folder, error)
             return None
 
-    def _set_back(self, folder: str, error: BrokenFile) -> None:
-        """A person must mend a file of this group: looked at again with every turn, said once."""
+    def _set_back(self, folder: str, error: Exception) -> None:
+        """Something of this group must be mended, which stops no other: looked at again with every turn, said once."""
         self._waiting.pop(folder, None)
         if folder not in self._broken:
             self._broken.add(folder)
@@ -219,7 +226,7 @@ class Dispatcher:
     def _hold_back(self, ready: list[Waiting], verdict: Verdict) -> None:
         for waiting in ready:
             group = self._house.settings.groups.get(waiting.folder)
-            if group is None or self._worker_of_any(group.folder) is not None or verdict.chat is None:
+            if group is None or verdict.chat is None or any(w.folder == group.folder for w in self.workers()):
                 continue
             if self._house.handover.say_once(group.folder, verdict.cause):
                 self.say(group.folder, group.jid, verdict.cause, verdict.chat)
@@ -242,11 +249,9 @@ class Dispatcher:
 
         try:
             self._house.handover.hand(group, claim)
-        except (BrokenFile, OSError) as error:
-            if isinstance(error, BrokenFile):
+        except (OSError, UserError) as error:
+            if not made or isinstance(error, UserError):
                 self._set_back(folder, error)
-            elif not made:
-                raise
             # A claim that is on disk is carried out, whatever failed behind it: the worker moves the cursor.
         else:
             self._broken.discard(folder)
@@ -266,7 +271,3 @@ class Dispatcher:
 
     def _worker_of(self, folder: str) -> Worker | None:
         return next((w for w in self._workers.values() if w.folder == folder), None)
-
-    def _worker_of_any(self, folder: str) -> Worker | None:
-        with self._guard:
-            return self._worker_of(folder)

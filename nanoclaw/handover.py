@@ -106,7 +106,7 @@ class Handover:
         done = run.done_through
         with self._locks.hold("cursor", run.folder):
             cursor = self._of(run)
-            if cursor is not None:
+            if cursor is not None and cursor.judged != run.id:
                 self._cursors.update(run.folder, done=max(cursor.done, done or 0), retry=None, said=None)
 
     def say_once(self, folder: str, cause: str) -> bool:

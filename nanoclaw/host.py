@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import threading
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from nanoclaw.channels.base import Channel
@@ -29,8 +32,9 @@ from nanoclaw.house import House
 from nanoclaw.inbox import Inbox
 from nanoclaw.models import Message
 from nanoclaw.paths import Home
+from nanoclaw.runs.judge import Verdict
 from nanoclaw.runs.launch import Preparation, Runtimes
-from nanoclaw.runs.records import Records
+from nanoclaw.runs.records import Records, Run
 from nanoclaw.runs.runtime import Runtime
 from nanoclaw.stores.chats import Chats
 from nanoclaw.stores.cursors import Cursors
@@ -44,7 +48,8 @@ from nanoclaw.turns import Turns
 log = logging.getLogger("nanoclaw")
 
 STOP_SECONDS = 4.0
-ORPHAN_SECONDS = 5.0
+ORPHAN_SECONDS = 60.0
+REFUSALS_LOGGED = 20
 PRUNE_SECONDS = 3600.0
 PARALLEL_STARTS = max(2, os.cpu_count() or 2)
 """So many containers start at once: more only makes each slower (FACTS, "Start-up")."""
@@ -96,7 +101,10 @@ class Host:
         self._offline = OfflineModel()
         self._offline_url: str | None = None
         self._watcher = Watcher()
-        self._gateway = Gateway(home.gateway, lambda: self.settings.environment, self._upstream, self._called)
+        self._run_watcher = Watcher()  # of its own: no container can deafen us to people
+        self._next_orphans = 0.0
+        self._model_said: dict[str, Counter[int]] = {}
+        self._gateway = Gateway(lambda: self.settings.environment, self._upstream, self._called)
         self.channels: dict[str, Channel] = {LocalChannel.prefix: LocalChannel(home.local)}
         name = lambda: self.settings.config.assistant_name  # noqa: E731
         self.delivery = Delivery(self.outbox, self.transcripts, self.channels, self.journal, name)
@@ -111,11 +119,12 @@ class Host:
             journal=self.journal,
             handover=self.handover,
             gateway=self._gateway,
-            watcher=self._watcher,
+            watcher=self._run_watcher,
             start_slots=threading.Semaphore(PARALLEL_STARTS),
             changed=lambda: self.dispatcher.turns.poke(),
+            model_said=lambda run_id, status: status in self._model_said.get(run_id, ()),
             tell=lambda run, verdict, used_up: self.dispatcher.tell(run, verdict, used_up),
-            over=lambda run, verdict: self.dispatcher.over(run, verdict),
+            over=self._over,
             delivery=self.delivery.turns.poke,
             settings_read=self.inbox.turns.poke,
         )
@@ -133,6 +142,7 @@ class Host:
         self.outbox.load()
         self.records.remove_drafts()
         self._watcher.start()
+        self._run_watcher.start()
         for channel in self.channels.values():
             channel.start(self.deliver)
             log.info("Connected channel=%s", channel.prefix.rstrip(":"))
@@ -141,7 +151,7 @@ class Host:
         for path in (self.home.root, self.home.state, self.home.group_files):
             self._watcher.add(path, self._settings_touched, deletions=True)
         log.info("Host started pid=%d groupCount=%d", os.getpid(), len(self.settings.groups))
-        self.inbox.turn(time.time())
+        self.inbox.turns.guarded_turn()
         for name, part in (("delivery", self.delivery), ("inbox", self.inbox), ("dispatcher", self.dispatcher)):
             self._thread(name, part.turns.run)
         self._thread("pruning", self._pruning.run)
@@ -161,6 +171,7 @@ class Host:
         for channel in self.channels.values():
             channel.stop()
         self._watcher.stop()
+        self._run_watcher.stop()
         self._gateway.shutdown()
         if self._offline_url is not None:
             self._offline.stop()
@@ -182,6 +193,10 @@ class Host:
             self.dispatcher.changed(group.folder)
         self._chats.saw(message.jid, chat_name, message.jid.partition(":")[0], message.timestamp)
 
+    def _over(self, run: Run, verdict: Verdict) -> None:
+        self._model_said.pop(run.id, None)
+        self.dispatcher.over(run, verdict)
+
     def is_settled(self) -> bool:
         """Nothing runs, nothing waits that could start now, nothing is on its way out."""
         return self.dispatcher.settled.is_set() and not self.outbox.heads()
@@ -199,6 +214,10 @@ class Host:
                     self.dispatcher.adopt(run)
                 except UserError as error:  # its engine's command is gone: no reason to serve nobody
                     log.error("Run not adopted, left alone run=%s: %s", run.id, error)
+        sockets = {Path(worker.run_record.socket).parent.name for worker in self.dispatcher.workers()}
+        for path in self.home.gateway.iterdir():
+            if path.name not in sockets:
+                shutil.rmtree(path, ignore_errors=True)  # of a run that is over: a crash left it
 
     def _settings_touched(self, path: str) -> None:
         name = os.path.basename(path)
@@ -213,6 +232,10 @@ class Host:
         return self._offline_url
 
     def _called(self, run_id: str, kind: str, details: dict[str, Any]) -> None:
+        said = self._model_said.setdefault(run_id, Counter())
+        said[details["status"]] += 1
+        if details["reason"] is not None and said[details["status"]] > REFUSALS_LOGGED:
+            return  # a container may knock at its door a thousand times a second
         self.journal.event("model", run=run_id, **details)
 
     def _follow_engine(self) -> None:
@@ -226,17 +249,23 @@ class Host:
             return  # not installed: asked again at the first run
         self._following.add(name)
 
+        def ended(name: str | None) -> None:
+            if name is None:  # the engine may have been away, and what it did meanwhile nobody saw
+                self._remove_orphans(runtime)
+            self.dispatcher.container_ended(name)
+
         def follow() -> None:
             self._remove_orphans(runtime)
-            runtime.follow(self._home_id, self.dispatcher.container_ended, self._halted)
+            runtime.follow(self._home_id, ended, self._halted)
 
         self._thread(f"{name} events", follow)
 
     def _remove_orphans(self, runtime: Runtime) -> None:
         """An earlier host's containers whose run is judged or gone can answer nobody."""
-        while (names := runtime.names(self._home_id)) is None:
-            if self._halted.wait(ORPHAN_SECONDS):
-                return
+        if time.monotonic() < self._next_orphans:
+            return
+        self._next_orphans = time.monotonic() + ORPHAN_SECONDS
+        names = runtime.names(self._home_id) or []  # no answer: asked again when the engine is back
         ours = {worker.run_record.container for worker in self.dispatcher.workers()}
         for name in names:
             if name not in ours:

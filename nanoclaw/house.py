@@ -23,8 +23,9 @@ from nanoclaw.stores.transcripts import Transcripts
 class House:
     """``start_slots`` bounds how many containers start at once. What a worker may set off in others: ``delivery``
     (the outbox has news), ``changed`` (a run became idle or busy), ``settings_read`` (groups or settings may be
-    different now), ``tell`` (the chat must know how a run ended; the bool: its retries are used up), ``over`` (a
-    run, by id, is judged: its slot is free)."""
+    different now), ``model_said`` (did the gateway see this status answered to that run? what a container says of
+    it is not believed), ``tell`` (the chat must know how a run ended; the bool: its retries are used up), ``over``
+    (a run, by id, is judged: its slot is free)."""
 
     records: Records
     transcripts: Transcripts
@@ -39,6 +40,7 @@ class House:
     delivery: Callable[[], None]
     changed: Callable[[], None]
     settings_read: Callable[[], None]
+    model_said: Callable[[str, int], bool]
     tell: Callable[[Run, Verdict, bool], None]
     over: Callable[[Run, Verdict], None]
 

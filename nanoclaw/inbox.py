@@ -21,7 +21,7 @@ from nanoclaw.files import intake
 from nanoclaw.files.atomic import write_bytes
 from nanoclaw.models import Group, Message
 from nanoclaw.paths import Home
-from nanoclaw.turns import Turns
+from nanoclaw.turns import HELD_UP_SECONDS, Turns
 
 log = logging.getLogger("nanoclaw")
 
@@ -63,8 +63,12 @@ class Inbox:
             self._warned.discard(directory.name)
             found += [(path, group) for path in files]
         for path, group in sorted(found, key=lambda pair: _arrival(pair[0])):
-            if not self._take(group, path, now):
-                wait = AGAIN_SECONDS
+            try:
+                if not self._take(group, path, now):
+                    wait = min(wait, AGAIN_SECONDS)
+            except OSError as error:  # of one group: the others' files go on
+                log.error("Inbox file held up group=%s file=%s: %s", group.folder, path.name, error)
+                wait = min(wait, HELD_UP_SECONDS)
         return wait
 
     def _make_directory(self, directory: Path) -> None:

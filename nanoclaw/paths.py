@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
 from nanoclaw.errors import UserError
 
@@ -29,11 +29,6 @@ def chat_directory_name(jid: str) -> str:
     if not jid or jid.startswith(".") or len(jid.encode()) > 200:
         raise UserError(f"{jid!r} cannot be a chat's address.", "A JID looks like local:main or tg:12345.")
     return quote(jid, safe="@+=,")
-
-
-def jid_of_directory(name: str) -> str:
-    """The inverse of :func:`chat_directory_name`."""
-    return unquote(name)
 
 
 class Home:

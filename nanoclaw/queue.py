@@ -44,7 +44,7 @@ def plan(waiting: Sequence[Waiting], running: Sequence[Running], limit: int) -> 
     order = sorted((w for w in waiting if w.folder not in busy), key=lambda w: (w.kind != "task", w.since))
     free = max(0, limit - len(running))
     start, rest = order[:free], order[free:]
-    wanted = len(rest) - sum(run.closing for run in running)
+    wanted = len(rest) - sum(run.closing and run.idle_since is not None for run in running)
     idle = sorted((r for r in running if r.idle_since is not None and not r.closing), key=lambda r: r.idle_since or 0)
     return Plan(
         tuple(w.folder for w in start), tuple(r.run for r in idle[: max(0, wanted)]), tuple(w.folder for w in rest)

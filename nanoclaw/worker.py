@@ -13,7 +13,7 @@ import threading
 import time
 from pathlib import Path
 
-from nanoclaw.acceptance import keep_session, take
+from nanoclaw.acceptance import Taken, keep_session, take
 from nanoclaw.conclusion import conclude
 from nanoclaw.house import House, utc_now
 from nanoclaw.models import Group
@@ -54,6 +54,7 @@ class Worker(threading.Thread):
         self._turns = Turns(f"Run {run.id}", lambda: self.turn(time.monotonic()))
         self._pause = threading.Event()
         self._begun = False
+        self._taken = Taken()
         self.close_wanted = False
         self._look_now = False
         self._last_output = time.monotonic()
@@ -130,8 +131,11 @@ class Worker(threading.Thread):
                 run.container_id = self._runtime.start(self._directory, start.argv, start.environment, start.cwd)
             except StartFailed as error:
                 log.warning("Container not started run=%s code=%s: %s", run.id, error.code, error.text)
-                self._finish(Look("created"), start_error=error)
-                return
+                look = self._runtime.look(self._directory, run.container, None)
+                if look.state not in ("running", "exited"):
+                    self._finish(Look("created"), start_error=error)
+                    return
+                log.warning("It did start: only the command was cut off run=%s", run.id)
         self._start_with = None
         run.status, run.started = "started", utc_now()
         self._house.records.save(run)
@@ -142,7 +146,7 @@ class Worker(threading.Thread):
         meanwhile."""
         while is_starting(self._directory) and not self._turns.halted:
             self._pause.wait(0.05)
-        if self.run_record.is_answered:
+        if self.run_record.idle:
             self._became_idle(time.monotonic())
         if self.run_record.replies:
             self._house.handover.answered(self.run_record)
@@ -150,7 +154,8 @@ class Worker(threading.Thread):
 
     def _take_events(self, now: float) -> bool:
         """True when there may be more."""
-        taken = take(self._house, self.run_record)
+        taken = take(self._house, self.run_record, self._taken)
+        self._taken = Taken()
         if taken.output:
             self._last_output = now
         if taken.idle is not None:

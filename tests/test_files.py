@@ -14,12 +14,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import filelock
 import pytest
 
 from nanoclaw.files import atomic, intake, untrusted
 from nanoclaw.files.atomic import BrokenFile, JsonFile
-from nanoclaw.files.locks import ORDER, HomeLock, Locks, editing
+from nanoclaw.files.locks import ORDER, HomeLock, Locks
 from nanoclaw.files.watch import Watcher
 from nanoclaw.paths import PROJECT
 from tests.support.waiting import wait_for
@@ -321,23 +320,6 @@ def test_waiting_for_the_host_to_end(tmp_path: Path) -> None:
         assert got.wait(10.0)
         thread.join()
     lock.release()
-
-
-def test_editing_is_between_processes(tmp_path: Path) -> None:
-    path = tmp_path / "main.toml"
-    code = "import sys, pathlib; from nanoclaw.files.locks import editing\n"
-    code += "with editing(pathlib.Path(sys.argv[1])): print('in', flush=True); sys.stdin.read()"
-    with subprocess.Popen(
-        [sys.executable, "-c", code, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=PROJECT
-    ) as other:
-        assert other.stdout is not None and other.stdin is not None
-        assert other.stdout.readline() == b"in\n"
-        with pytest.raises(filelock.Timeout), editing(path, timeout=0.0):
-            pass
-        other.stdin.close()
-        other.wait()
-        with editing(path):
-            pass
 
 
 # -- watch -------------------------------------------------------------------------------------------------------------

@@ -60,7 +60,7 @@ class Bench:
         self.gateway.open("run-1", self.path, hash_placeholder(self.placeholder))
 
     def another(self) -> Gateway:
-        return Gateway(self.directory, lambda: self.environment, lambda: self.override, self._record)
+        return Gateway(lambda: self.environment, lambda: self.override, self._record)
 
     def _record(self, run_id: str, kind: str, details: dict[str, Any]) -> None:
         with self.answered:

@@ -208,8 +208,7 @@ def test_a_crash_between_storing_and_unlinking_stores_once(box: Box) -> None:
     (box.directory / "b.json").write_text('{"text": "b", "id": "mine"}')
     box.crash = True
     for _ in range(2):
-        with pytest.raises(OSError, match="killed here"):
-            box.turn()
+        box.turn()
     later = Box(box.home)
     assert later.texts() == ["a", "b"] and later.left() == []
     (later.directory / "a.txt").write_text("a")

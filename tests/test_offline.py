@@ -128,7 +128,7 @@ def door() -> Iterator[dict[str, str]]:
     home = Path(tempfile.mkdtemp(prefix="nc-"))
     model = OfflineModel()
     url = model.start()
-    gateway = Gateway(home / "gateway", Environment, lambda: url)
+    gateway = Gateway(Environment, lambda: url)
     placeholder, path = new_placeholder("api_key"), socket_path_for(home / "gateway", "run")
     gateway.open("run", path, hash_placeholder(placeholder))
     yield {

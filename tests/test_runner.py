@@ -383,7 +383,7 @@ def test_in_a_hardened_container_that_is_not_root_and_has_no_network(
     never = threading.Event()
     with ScriptedModel(rule) as model:
         placeholder = new_placeholder("api_key")
-        gateway = Gateway(short_path / "gateway", Environment, lambda: model.url)
+        gateway = Gateway(Environment, lambda: model.url)
         door = short_path / "gateway" / "1" / "s"
         gateway.open("r", door, hash_placeholder(placeholder))
         environment = {"ANTHROPIC_BASE_URL": "http://localhost", "ANTHROPIC_UNIX_SOCKET": "/workspace/gateway/s"}

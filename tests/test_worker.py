@@ -132,7 +132,8 @@ class Scene:
         self.told: list[tuple[str, bool]] = []
         self.judged: list[Verdict] = []
         self.changes = 0
-        self.gateway = Gateway(self.home.gateway, Environment)
+        self.gateway = Gateway(Environment)
+        self.model_said = {401, 429, 500, 502, 529}
         self.house = House(
             **{name: getattr(parts, name) for name in ("records", "transcripts", "outbox", "sessions", "settings")},
             journal=parts.journal,
@@ -143,6 +144,7 @@ class Scene:
             delivery=lambda: None,
             changed=self._changed,
             settings_read=lambda: None,
+            model_said=lambda run_id, status: status in self.model_said,
             tell=lambda run, verdict, used_up: self.told.append((verdict.cause, used_up)),
             over=lambda run, verdict: self.judged.append(verdict),
         )

@@ -14,7 +14,7 @@ from pathlib import Path
 from nanoclaw.channels.base import Deliver, SendFailed
 from nanoclaw.paths import chat_directory_name
 
-TAIL_BYTES = 1_000_000
+TAIL_BYTES = 16_000_000
 """Keys are looked for in so much of the file's end: more than any number of replies that can be in flight."""
 
 

@@ -2,8 +2,7 @@
 
 One process is the host of a home at a time: it holds a flock on the state/ directory itself (a lock *file* can be
 removed and taken twice). Inside it, threads take these locks in the order of ``ORDER``, left to right, never the
-other way round; no subprocess and no network under any of them. TOML files, which other processes edit too, are
-guarded by ``editing``.
+other way round; no subprocess and no network under any of them.
 """
 
 from __future__ import annotations
@@ -15,8 +14,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-from filelock import FileLock
 
 LOOK_SECONDS = 0.05
 ORDER = ("config", "task", "run", "cursor", "chat", "outbox", "journal")
@@ -88,10 +85,3 @@ class Locks:
                 yield
             finally:
                 held.pop()
-
-
-@contextmanager
-def editing(path: Path, timeout: float = 10.0) -> Iterator[None]:
-    """Hold the lock between processes that guards a TOML file; ``timeout`` in seconds, then filelock.Timeout."""
-    with FileLock(path.with_name(f".{path.name}.lock"), timeout=timeout):
-        yield

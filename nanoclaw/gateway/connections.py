@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 
-MOST_CONNECTIONS = 64  # of one server at a time; one too many is closed at once
+MOST_CONNECTIONS = 16  # of one server at a time; one too many is closed at once
 
 
 class Server:

@@ -62,12 +62,10 @@ class Gateway:
 
     def __init__(
         self,
-        directory: Path,
         environment: Callable[[], Environment],
         upstream_override: Callable[[], str | None] = lambda: None,
         on_event: Callable[[str, str, dict[str, Any]], None] = lambda run_id, kind, details: None,
     ) -> None:
-        self.directory = directory
         self.on_event = on_event
         self.pool = Pool()
         self._environment = environment

@@ -27,8 +27,6 @@ _ENGINE = re.compile(
 )
 _THIS_RUN = re.compile(r"bind source path|invalid mount|mounts denied|already in use|executable file not found", re.I)
 """The engine is well: what this one run asks of it is wrong."""
-_HOST_AWAY = re.compile(r"ECONNREFUSED|connection refused|ENOENT", re.IGNORECASE)
-"""The agent's one connection is to our own socket: nobody listened there for as long as the SDK tried."""
 _DISK = re.compile(r"no space left on device|disk quota exceeded", re.IGNORECASE)
 
 
@@ -87,7 +85,6 @@ VERDICTS = {
             "My file .env has a mistake, so I have no credential for the model. `python3 nanoclaw.py doctor` shows the "
             "line. Your message waits until it is mended.",
         ),
-        Verdict("host_away", "wait"),
         Verdict(
             "credential",
             "wait",
@@ -154,12 +151,8 @@ def _error_cause(ending: Ending) -> str:
         return "rate_limit"
     if ending.status in (500, 503, 529):
         return "overload"
-    if ending.reason == "api" and ending.status is None and _HOST_AWAY.search(ending.text):
-        return "host_away"
-    if ending.status in (502, 504) or (ending.reason == "api" and ending.status is None):
+    if ending.status in (502, 504):
         return "network"
     if "prompt is too long" in ending.text.lower():
         return "prompt_too_long"
-    if _DISK.search(ending.text):
-        return "disk"
     return "crash"

@@ -102,12 +102,3 @@ def write_close(run_directory: Path) -> None:
 def touch_host(run_directory: Path) -> None:
     """Tell the runner that a host lives."""
     os.utime(run_directory / "in" / "host")
-
-
-def heartbeat(run_directory: Path) -> int | None:
-    """The mtime (ns) of the runner's heartbeat, only to be compared with itself; None where there is none."""
-    try:
-        with untrusted.directory(run_directory / "out") as fd:
-            return os.stat("heartbeat", dir_fd=fd, follow_symlinks=False).st_mtime_ns
-    except (OSError, untrusted.Refused):
-        return None

@@ -57,6 +57,7 @@ class Run:
     session: str | None = None
     anchor: str | None = None
     kind: str = "message"
+    idle: bool = False
     status: str = "prepared"
     container_id: str | None = None
     started: str | None = None
@@ -161,7 +162,7 @@ class Records:
                 if now - os.stat(self.path(run_id)).st_mtime > keep and self.load(run_id).status == "judged":
                     shutil.rmtree(self.path(run_id))
                     removed.append(run_id)
-            except (OSError, BrokenFile):
+            except (OSError, BrokenFile, RecursionError):  # RecursionError: a container nested thousands of directories
                 continue
         return removed
 

@@ -139,7 +139,7 @@ class CommandRuntime:
         for path in (stdout, stderr):
             if path.stat().st_size > LOG_BYTES:
                 os.truncate(path, LOG_BYTES)
-        processes.run([self.cli, self._remove, name], COMMAND_SECONDS)
+        processes.run([self.cli, self._remove, "-f", name], COMMAND_SECONDS)
 
     def names(self, home_id: str) -> list[str] | None:
         if self.name == "container":
@@ -185,10 +185,12 @@ class DockerRuntime(CommandRuntime):
 
     def follow(self, home_id: str, ended: Callable[[str | None], None], stop: threading.Event) -> None:
         filters = {"type": "container", "event": ["die", "destroy"], "label": f"nanoclaw.home={home_id}"}
+        streams: list[Any] = []
+        threading.Thread(target=_close_when, args=(stop, streams), daemon=True).start()
         while not stop.is_set():
             try:
                 events = self._client().events(filters=filters, decode=True)
-                threading.Thread(target=_close_when, args=(stop, events), daemon=True).start()
+                streams[:] = [events]
                 ended(None)
                 for event in events:
                     ended(event.get("Actor", {}).get("Attributes", {}).get("name"))
@@ -206,9 +208,10 @@ class DockerRuntime(CommandRuntime):
             return self._api
 
 
-def _close_when(stop: threading.Event, events: Any) -> None:
+def _close_when(stop: threading.Event, streams: list[Any]) -> None:
     stop.wait()
-    events.close()
+    for stream in streams:
+        stream.close()
 
 
 def _endpoint(cli: str) -> str | None:

@@ -15,14 +15,6 @@ class Chats:
         self._file = JsonFile(home.state / "chats.json")
         self._locks = locks
 
-    def all(self) -> dict[str, dict[str, str]]:
-        """A broken file counts as what it last was."""
-        with self._locks.hold("config", "chats"):
-            try:
-                return {k: v for k, v in (self._file.read() or {}).items() if isinstance(v, dict)}
-            except BrokenFile:
-                return {}
-
     def saw(self, jid: str, name: str, channel: str, when: str) -> None:
         """Remember a chat; writes only when it is new or its name changed. Never in a message's way: a broken file
         is left."""

@@ -70,10 +70,6 @@ class Outbox:
                 heads.setdefault(reply.jid, reply)
             return list(heads.values())
 
-    def waiting(self, jid: str) -> int:
-        with self._locks.hold("outbox"):
-            return sum(reply.jid == jid for reply in self._replies.values())
-
     def mark_sending(self, reply: Reply) -> Reply:
         """From here on the channel may have taken it."""
         with self._locks.hold("outbox"):
