@@ -17,8 +17,8 @@ def test_a_second_host_is_refused_in_one_line(house: HomeUnderTest) -> None:
     house.start()
     second = house.run("run")
     assert second.returncode == 1 and second.stdout == ""
-    problem, cure = second.stderr.splitlines()
-    assert "Another host" in problem and f"pid {house.host.pid}" in problem and "kill -TERM" in cure  # type: ignore[union-attr]
+    (line,) = second.stderr.splitlines()
+    assert "Another host" in line and f"pid {house.host.pid}" in line and "kill -TERM" in line  # type: ignore[union-attr]
     once = house.run("run", "--once")
     assert (once.returncode, once.stdout, once.stderr) == (0, "", "")
     house.drop("g", "hello")
