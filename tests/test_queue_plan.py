@@ -30,6 +30,8 @@ CLOSING = Running("w", "run-w", idle_since=5.0, closing=True)
         ([A], [CLOSING, IDLE], 2, Plan(limited=("a",))),
         ([A, B], [CLOSING, IDLE], 2, Plan(close=("run-z",), limited=("a", "b"))),
         ([A, B], [IDLE], 2, Plan(start=("a",), close=("run-z",), limited=("b",))),
+        # One that closes but still works gives its slot when it is done, nobody knows when.
+        ([A], [Running("w", "run-w", closing=True), IDLE], 2, Plan(close=("run-z",), limited=("a",))),
         # One conversation per group: its own container takes the message.
         ([Waiting("z", 1)], [IDLE], 1, Plan()),
         ([Waiting("z", 1), A], [IDLE], 2, Plan(start=("a",))),

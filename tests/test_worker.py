@@ -381,6 +381,27 @@ def test_a_container_that_does_not_start(scene: Scene, said: str, cause: str, re
     assert (cursor.retry.count if cursor.retry else 0) == retries and scene.waits() == ["one"]
 
 
+def test_only_the_command_that_starts_it_was_cut_off(scene: Scene) -> None:
+    """Else the messages go to a second container of the group while the first one lives."""
+    scene.parts.say("one")
+    scene.engine.refuses, scene.engine.state = "error during connect: EOF", Look("running")
+    runner = scene.start()
+    assert scene.judged == [] and scene.parts.records.load(scene.run.id).status == "started"
+    runner.answer(1)
+    scene.at(1.0)
+    assert scene.replies() == ["answer"]
+
+
+def test_a_status_that_the_gateway_never_saw_is_not_believed(scene: Scene) -> None:
+    """A refused credential holds back every group: a container cannot make one up."""
+    scene.parts.say("one")
+    runner = scene.start()
+    runner.consume(1)
+    scene.model_said = set()
+    runner.write("error", reason="api", status=401, text="refused")
+    assert scene.ended(Look("exited", 1)).cause == "crash"
+
+
 def test_an_error_of_the_agent(scene: Scene) -> None:
     scene.parts.sessions.put("main", Session("old", "anchor"))
     scene.parts.say("one")
@@ -470,6 +491,15 @@ def test_an_idle_adopted_run_says_that_it_can_give_way(scene: Scene) -> None:
     scene.at(1.0)
     scene.adopt()
     assert scene.worker.idle_since is not None and scene.changes == 1
+
+
+def test_an_adopted_run_with_background_work_is_not_idle(scene: Scene) -> None:
+    scene.parts.say("one")
+    runner = scene.start()
+    runner.answer(1)
+    scene.at(1.0)
+    scene.adopt()
+    assert scene.worker.idle_since is None
 
 
 @pytest.mark.parametrize("state", [Look("absent"), Look("exited", 137), Look("created")])
