@@ -53,7 +53,7 @@ def take(house: House, run: Run, taken: Taken) -> Taken:
 def keep_session(house: House, run: Run) -> None:
     """The session of the last good result is the one to resume."""
     if run.new_session and run.kind == "message":
-        house.sessions.put(run.folder, Session(run.new_session, run.new_anchor))
+        house.sessions.put(run.folder, Session(run.new_session, run.new_anchor), run.id)
 
 
 def _apply(house: House, run: Run, event: Event, taken: Taken) -> None:
@@ -82,7 +82,8 @@ def _result(house: House, run: Run, event: Event) -> None:
     text = router.visible(event.text)
     reply_id = f"{run.id}-{event.n:06d}"
     if text and not house.transcripts.contains(run.jid, reply_id):
-        house.outbox.put(reply_id, run.jid, run.folder, text, utc_now(), run.id)
+        quote = next((claim.quote for claim in run.claims if claim.uuid in event.uuids[-1:]), None)
+        house.outbox.put(reply_id, run.jid, run.folder, text, utc_now(), run.id, quote=quote)
         house.delivery()
     if text:
         run.replies += 1

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 from nanoclaw.conditions import PROBED, Conditions
@@ -19,10 +19,11 @@ from nanoclaw.models import Group
 from nanoclaw.pending import Batch
 from nanoclaw.queue import Running, Waiting, plan
 from nanoclaw.runs.judge import RETRY_SECONDS, Verdict
-from nanoclaw.runs.launch import Preparation, Runtimes, Start, new_claim
+from nanoclaw.runs.launch import Preparation, Runtimes, Start, errand_claim, new_claim
 from nanoclaw.runs.records import Run
 from nanoclaw.stores.cursors import Cursor
 from nanoclaw.stores.journal import set_level
+from nanoclaw.stores.transcripts import Position
 from nanoclaw.turns import HELD_UP_SECONDS, Turns
 from nanoclaw.worker import Worker
 
@@ -54,7 +55,7 @@ class Dispatcher:
         self._guard = threading.Lock()  # guards _news, _reread and _workers
         self._news: set[str] = set()
         self._reread = True
-        self._config, self._groups = house.settings.config, house.settings.groups
+        self._seen = self._settings_now()
         self._workers: dict[str, Worker] = {}
         self._waiting: dict[str, tuple[float, float]] = {}
         self._next_rescan = 0.0
@@ -87,6 +88,11 @@ class Dispatcher:
             workers = [w for w in self._workers.values() if name in (None, w.run_record.container)]
         for worker in workers:
             worker.poke(look=True)
+
+    def living(self, folder: str) -> Worker | None:
+        """The run that a group has now."""
+        with self._guard:
+            return self._worker_of(folder)
 
     def workers(self) -> list[Worker]:
         with self._guard:
@@ -151,7 +157,10 @@ class Dispatcher:
             self._house.handover.over(waiting.folder, PROBED)
         decided = plan(ready, running, self._house.settings.config.max_concurrent_containers)
         self._say_limited(decided.limited)
-        for run_id in [*decided.close, *([r.run for r in running if r.idle_since is not None] if self._drain else [])]:
+        # An errand needs a run of its own: the conversation gives way when it is idle.
+        sent = {errand.folder for errand in self._house.office.errands.all()}
+        give_way = [r.run for r in running if r.idle_since is not None and (self._drain or r.folder in sent)]
+        for run_id in [*decided.close, *give_way]:
             for worker in self.workers():
                 if worker.run_record.id == run_id and not worker.close_wanted:
                     worker.close()
@@ -170,14 +179,19 @@ class Dispatcher:
             due.append(SETTLE_SECONDS)
         return max(0.05, min(due))
 
+    def _settings_now(self) -> tuple[object, ...]:
+        settings = self._house.settings
+        return settings.config, settings.groups, settings.senders
+
     def _read_settings(self) -> None:
         with self._guard:
             reread, self._reread = self._reread, False
         settings = self._house.settings
         settings.refresh()
-        if not reread and settings.config is self._config and settings.groups is self._groups:
+        seen = self._settings_now()
+        if not reread and all(one is other for one, other in zip(seen, self._seen, strict=True)):
             return
-        self._config, self._groups = settings.config, settings.groups
+        self._seen = seen
         set_level(settings.config.log_level)
         with self._guard:
             self._news |= set(settings.groups) | set(self._waiting)
@@ -202,6 +216,11 @@ class Dispatcher:
         # A clock that was set back must not make a retry wait for hours.
         due = {f: until if until <= wall + RETRY_SECONDS[-1] else 0.0 for f, (_, until) in self._waiting.items()}
         ready = [Waiting(f, arrival) for f, (arrival, _) in self._waiting.items() if due[f] <= wall]
+        known = {waiting.folder for waiting in ready}
+        for errand in self._house.office.errands.all():
+            if errand.folder in groups and errand.folder not in known:
+                known.add(errand.folder)
+                ready.append(Waiting(errand.folder, errand.created))
         later = [until - wall for until in due.values() if until > wall]
         return ready, min(later, default=RESCAN_SECONDS)
 
@@ -240,15 +259,25 @@ class Dispatcher:
 
     def _start(self, folder: str) -> None:
         group = self._house.settings.groups[folder]
-        made: list[tuple[Batch, Run, Start]] = []
+        errand = self._house.office.errands.first(folder)
+        made: list[tuple[Sequence[str], Run, Start]] = []
 
         def claim(batch: Batch, prompt: str, cursor: Cursor) -> None:
             session = self._house.sessions.get(folder)
             first = new_claim(1, batch, cursor.place)
-            made.append((batch, *self._preparation.prepare(group, session, batch, prompt, first)))
+            made.append((batch.wakers, *self._preparation.prepare(group, session, prompt, first)))
+
+        def claim_errand(at: Position) -> None:
+            assert errand is not None
+            session = self._house.sessions.get(folder)
+            made.append(((), *self._preparation.prepare(group, session, errand.text, errand_claim(at), errand.id)))
 
         try:
-            self._house.handover.hand(group, claim)
+            if errand is not None:
+                self._house.handover.hand_errand(group, claim_errand)
+                self._house.office.errands.remove(errand.id)
+            else:
+                self._house.handover.hand(group, claim)
         except (OSError, UserError) as error:
             if not made or isinstance(error, UserError):
                 self._set_back(folder, error)
@@ -257,9 +286,11 @@ class Dispatcher:
             self._broken.discard(folder)
         self._waiting.pop(folder, None)
         if made:
-            batch, run, start = made[0]
-            log.info("Processing messages group=%s run=%s count=%d", folder, run.id, len(batch.lines))
-            self._house.journal.event("offered", run=run.id, folder=folder, messages=batch.wakers)
+            messages, run, start = made[0]
+            log.info(
+                "Processing messages group=%s run=%s count=%d errand=%s", folder, run.id, len(messages), run.errand
+            )
+            self._house.journal.event("offered", run=run.id, folder=folder, messages=messages, errand=run.errand)
             self._start_worker(Worker(self._house, run, self._runtimes.of(run.runtime), start))
 
     def _start_worker(self, worker: Worker) -> None:

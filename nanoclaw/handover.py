@@ -92,6 +92,11 @@ class Handover:
             self._cursors.put(group.folder, replace(cursor.at(batch.place), note=None))
             return batch
 
+    def hand_errand(self, group: Group, claim: Callable[[Position], None]) -> None:
+        """Make a claim that covers no message, where the cursor stands: the cursor does not move."""
+        with self._locks.hold("cursor", group.folder):
+            claim(self._refreshed(group)[0].place)
+
     def raise_to(self, run: Run) -> None:
         """After a restart: what an unjudged run claimed is handed."""
         if not run.claims:
@@ -163,7 +168,7 @@ class Handover:
     def _refreshed(self, group: Group) -> tuple[Cursor, Pending]:
         cursor = self.cursor(group)
         view = self._views.setdefault(group.folder, Pending(self._transcripts))
-        refreshed = view.refresh(group, self._settings.config, cursor)
+        refreshed = view.refresh(group, self._settings.config, cursor, self._settings.senders)
         if refreshed != cursor:
             self._cursors.put(group.folder, refreshed)
         return refreshed, view

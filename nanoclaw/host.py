@@ -8,21 +8,20 @@ import os
 import shutil
 import threading
 import time
-import uuid
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from nanoclaw.channels.base import Channel
-from nanoclaw.channels.local import LocalChannel
+from nanoclaw.channels.base import Channel, State
 from nanoclaw.conditions import Conditions
-from nanoclaw.config.templates import CONFIG_TEMPLATE, GROUP_TEMPLATE
 from nanoclaw.delivery import Delivery
 from nanoclaw.dispatcher import Dispatcher
 from nanoclaw.errors import UserError
-from nanoclaw.files.atomic import BrokenFile, read_json, write_bytes, write_json
+from nanoclaw.exchange import Exchange
+from nanoclaw.files.atomic import BrokenFile, write_json
 from nanoclaw.files.locks import Locks
 from nanoclaw.files.watch import Watcher
 from nanoclaw.gateway.gateway import Gateway
@@ -30,16 +29,24 @@ from nanoclaw.gateway.offline import OfflineModel
 from nanoclaw.handover import Handover
 from nanoclaw.house import House
 from nanoclaw.inbox import Inbox
-from nanoclaw.models import Message
+from nanoclaw.ipc import snapshots
+from nanoclaw.ipc.handlers import Office
+from nanoclaw.ipc.scripts import ScriptDesks
+from nanoclaw.models import Group
 from nanoclaw.paths import Home
+from nanoclaw.reception import Reception
 from nanoclaw.runs.judge import Verdict
 from nanoclaw.runs.launch import Preparation, Runtimes
+from nanoclaw.runs.layout import container_user
 from nanoclaw.runs.records import Records, Run
 from nanoclaw.runs.runtime import Runtime
 from nanoclaw.stores.chats import Chats
 from nanoclaw.stores.cursors import Cursors
+from nanoclaw.stores.errands import Errands
+from nanoclaw.stores.home import make_home
 from nanoclaw.stores.journal import Journal, set_level, start_log, stop_log
 from nanoclaw.stores.outbox import Outbox
+from nanoclaw.stores.registry import make_folder
 from nanoclaw.stores.sessions import Sessions
 from nanoclaw.stores.settings import Settings
 from nanoclaw.stores.transcripts import Transcripts
@@ -53,27 +60,6 @@ REFUSALS_LOGGED = 20
 PRUNE_SECONDS = 3600.0
 PARALLEL_STARTS = max(2, os.cpu_count() or 2)
 """So many containers start at once: more only makes each slower (FACTS, "Start-up")."""
-
-
-def make_home(home: Home) -> str:
-    """Make what a home needs (the first start), and return its uuid. Nothing that is there is changed."""
-    fresh = not home.group_files.exists()
-    for path in (
-        *(home.state, home.group_files, home.inbox, home.messages, home.cursors, home.sessions, home.runs),
-        *(home.outbox, home.ipc / "errors", home.gateway, home.local, home.logs),
-    ):
-        path.mkdir(parents=True, exist_ok=True, mode=0o700)
-    (home.groups / "global").mkdir(parents=True, exist_ok=True)
-    if not home.config_file.exists():
-        write_bytes(home.config_file, CONFIG_TEMPLATE.encode())
-    if fresh:
-        write_bytes(home.group_file("main"), GROUP_TEMPLATE.encode())
-    identity = home.state / "home.json"
-    value = read_json(identity)
-    if value is None:
-        value = {"id": str(uuid.uuid4())}
-        write_json(identity, value)
-    return str(value["id"])
 
 
 class Host:
@@ -96,7 +82,9 @@ class Host:
         self.cursors = Cursors(home, locks)
         self.outbox = Outbox(home, locks)
         self.records = Records(home)
-        self._chats = Chats(home, locks)
+        chats = Chats(home, locks)
+        errands = Errands(home)
+        sessions = Sessions(home, locks)
         self.handover = Handover(locks, self.settings, self.transcripts, self.cursors)
         self._offline = OfflineModel()
         self._offline_url: str | None = None
@@ -105,32 +93,52 @@ class Host:
         self._next_orphans = 0.0
         self._model_said: dict[str, Counter[int]] = {}
         self._gateway = Gateway(lambda: self.settings.environment, self._upstream, self._called)
-        self.channels: dict[str, Channel] = {LocalChannel.prefix: LocalChannel(home.local)}
-        name = lambda: self.settings.config.assistant_name  # noqa: E731
-        self.delivery = Delivery(self.outbox, self.transcripts, self.channels, self.journal, name)
-        self.inbox = Inbox(home, lambda: self.settings.groups, self.deliver)
+        self.exchange = Exchange(home, self.settings, self.outbox, self._delivery_of, self._working, self._tell_owner)
+        self.office = Office(
+            home=home,
+            settings=self.settings,
+            outbox=self.outbox,
+            transcripts=self.transcripts,
+            cursors=self.cursors,
+            sessions=sessions,
+            records=self.records,
+            chats=chats,
+            errands=errands,
+            delivery=self.exchange.poke,
+            changed=lambda folder: self.dispatcher.changed(folder),
+            living=lambda folder: self._living(folder),
+            close=lambda folder: self._close(folder),
+        )
+        self.scripts = ScriptDesks(self.office)
+        self._reception = Reception(
+            *(home, self.settings, self.transcripts, chats, self.journal, self.exchange.fetch),
+            changed=lambda folder: self.dispatcher.changed(folder),
+            discovered=lambda: snapshots.write(home, self.settings, chats),
+        )
+        self.inbox = Inbox(home, lambda: self.settings.groups, self._reception.deliver)
         runtimes = Runtimes()
         house = House(
             records=self.records,
             transcripts=self.transcripts,
             outbox=self.outbox,
-            sessions=Sessions(home, locks),
+            sessions=sessions,
             settings=self.settings,
             journal=self.journal,
             handover=self.handover,
             gateway=self._gateway,
             watcher=self._run_watcher,
+            office=self.office,
             start_slots=threading.Semaphore(PARALLEL_STARTS),
-            changed=lambda: self.dispatcher.turns.poke(),
+            changed=self._runs_changed,
             model_said=lambda run_id, status: status in self._model_said.get(run_id, ()),
             tell=lambda run, verdict, used_up: self.dispatcher.tell(run, verdict, used_up),
             over=self._over,
-            delivery=self.delivery.turns.poke,
-            settings_read=self.inbox.turns.poke,
+            delivery=self.exchange.poke,
+            settings_read=self._settings_read,
         )
-        preparation = Preparation(home, self._home_id, self.settings, self.records)
+        preparation = Preparation(home, self._home_id, self.settings, self.records, self._snapshots)
         conditions = Conditions(home, self.settings, runtimes)
-        self.dispatcher = Dispatcher(house, preparation, runtimes, conditions, drain, self._follow_engine)
+        self.dispatcher = Dispatcher(house, preparation, runtimes, conditions, drain, self._run_began)
         self._runtimes = runtimes
         self._pruning = Turns("Pruning", self._prune)
         self._halted = threading.Event()
@@ -141,18 +149,21 @@ class Host:
         """Take up what an earlier host left, then start the threads."""
         self.outbox.load()
         self.records.remove_drafts()
+        self._load_errands()
         self._watcher.start()
         self._run_watcher.start()
-        for channel in self.channels.values():
-            channel.start(self.deliver)
-            log.info("Connected channel=%s", channel.prefix.rstrip(":"))
+        self._make_folders()
         self._adopt()
-        self._watcher.add(self.home.inbox, lambda path: self.inbox.turns.poke(), recursive=True)
-        for path in (self.home.root, self.home.state, self.home.group_files):
-            self._watcher.add(path, self._settings_touched, deletions=True)
+        self.exchange.start(self._reception.deliver)
+        for path in (self.home.root, self.home.state, self.home.group_files, self.home.user_config):
+            if path.is_dir():
+                self._watcher.add(path, self._settings_touched, deletions=True)
         log.info("Host started pid=%d groupCount=%d", os.getpid(), len(self.settings.groups))
-        self.inbox.turns.guarded_turn()
-        for name, part in (("delivery", self.delivery), ("inbox", self.inbox), ("dispatcher", self.dispatcher)):
+        self.inbox.turns.guarded_turn()  # makes the groups' directories, before they are watched
+        self.scripts.turns.guarded_turn()
+        self._watcher.add(self.home.inbox, lambda path: self.inbox.turns.poke(), recursive=True)
+        self._watcher.add(self.home.ipc, self.scripts.touched, recursive=True)
+        for name, part in (("inbox", self.inbox), ("requests", self.scripts), ("dispatcher", self.dispatcher)):
             self._thread(name, part.turns.run)
         self._thread("pruning", self._pruning.run)
         self._follow_engine()
@@ -160,7 +171,7 @@ class Host:
     def stop(self) -> None:
         """End within 5 s. Containers go on; the next host adopts them."""
         self._halted.set()
-        for turns in (self.dispatcher.turns, self.inbox.turns, self.delivery.turns, self._pruning):
+        for turns in (self.dispatcher.turns, self.inbox.turns, self.scripts.turns, self._pruning):
             turns.halt()
         workers = self.dispatcher.workers()
         for worker in workers:
@@ -168,8 +179,7 @@ class Host:
         deadline = time.monotonic() + STOP_SECONDS
         for thread in [*self._threads, *workers]:
             thread.join(max(0.0, deadline - time.monotonic()))
-        for channel in self.channels.values():
-            channel.stop()
+        self.exchange.stop()
         self._watcher.stop()
         self._run_watcher.stop()
         self._gateway.shutdown()
@@ -179,19 +189,64 @@ class Host:
         self.journal.close()
         stop_log()
 
-    def deliver(self, message: Message, chat_name: str) -> None:
-        """A message came in on a channel: it is durable when this returns. Settings saved before it hold for it."""
-        self.settings.refresh()
-        group = self.settings.group_of(message.jid)
-        line = self.transcripts.append(message) if group is not None else None
-        if group is not None and line is not None:
-            log.info("New messages group=%s seq=%d", group.folder, line.seq)
-            self.journal.event("received", folder=group.folder, message=message.id, seq=line.seq)
-        elif group is not None:
-            log.info("Message stored already, not again group=%s id=%s", group.folder, message.id)
-        if group is not None:  # a duplicate, too: the first one may have been stored as the disk failed
-            self.dispatcher.changed(group.folder)
-        self._chats.saw(message.jid, chat_name, message.jid.partition(":")[0], message.timestamp)
+    def _delivery_of(self, channel: Channel) -> Delivery:
+        name = lambda: self.settings.config.assistant_name  # noqa: E731
+        return Delivery(self.outbox, self.transcripts, channel, self.journal, name)
+
+    def _working(self) -> list[str]:
+        """The chats where an answer is being made now."""
+        return [worker.run_record.jid for worker in self.dispatcher.workers() if worker.idle_since is None]
+
+    def _tell_owner(self, name: str, state: State) -> None:
+        """In the main chat; the log has it, too."""
+        for group in self.settings.groups.values():
+            if group.is_main:
+                text = f"Channel {name}: {state.name}. {state.detail}".strip()
+                self.dispatcher.say(group.folder, group.jid, f"channel-{name}", text)
+
+    def _living(self, folder: str) -> str | None:
+        worker = self.dispatcher.living(folder)
+        return worker.run_record.id if worker is not None else None
+
+    def _close(self, folder: str) -> None:
+        worker = self.dispatcher.living(folder)
+        if worker is not None:
+            worker.close()
+
+    def _snapshots(self, draft: Path, group: Group) -> None:
+        snapshots.write_for_run(draft, self.settings, self.office.chats, group.is_main)
+
+    def _runs_changed(self) -> None:
+        self.dispatcher.turns.poke()
+        self.exchange.typing.poke()
+
+    def _run_began(self) -> None:
+        self._follow_engine()
+        self.exchange.typing.poke()
+
+    def _make_folders(self) -> None:
+        """A new group's folder, with its agent's CLAUDE.md, whoever registered it and however."""
+        for group in self.settings.groups.values():
+            name, user = self.settings.config.assistant_name, container_user(self.home)
+            try:
+                make_folder(self.home, group.folder, name, group.is_main, user)
+            except OSError as error:
+                log.error("Folder not made group=%s: %s", group.folder, error)
+
+    def _settings_read(self) -> None:
+        self._make_folders()
+        self.inbox.turns.poke()
+        self.scripts.turns.poke()
+        self.exchange.reconcile()
+
+    def _load_errands(self) -> None:
+        """Those that a run has claimed were left by a crash."""
+        self.office.errands.load()
+        waiting = {errand.id for errand in self.office.errands.all()}
+        for run_id in self.records.ids() if waiting else []:
+            with suppress(BrokenFile, FileNotFoundError):
+                if (claimed := self.records.load(run_id).errand) in waiting:
+                    self.office.errands.remove(str(claimed))
 
     def _over(self, run: Run, verdict: Verdict) -> None:
         self._model_said.pop(run.id, None)
@@ -199,7 +254,7 @@ class Host:
 
     def is_settled(self) -> bool:
         """Nothing runs, nothing waits that could start now, nothing is on its way out."""
-        return self.dispatcher.settled.is_set() and not self.outbox.heads()
+        return self.dispatcher.settled.is_set() and self.exchange.settled()
 
     def _adopt(self) -> None:
         for run_id in self.records.ids():
@@ -221,7 +276,8 @@ class Host:
 
     def _settings_touched(self, path: str) -> None:
         name = os.path.basename(path)
-        if name == ".env" or (name.endswith(".toml") and not name.startswith(".")):
+        people_s = (".env", self.home.sender_allowlist.name, self.home.mount_allowlist.name)
+        if name in people_s or (name.endswith(".toml") and not name.startswith(".")):
             self.dispatcher.settings_changed()
 
     def _upstream(self) -> str | None:

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from nanoclaw.files.watch import Watcher
 from nanoclaw.gateway.gateway import Gateway
 from nanoclaw.handover import Handover
+from nanoclaw.ipc.handlers import Office
 from nanoclaw.runs.judge import Verdict
 from nanoclaw.runs.records import Records, Run
 from nanoclaw.stores.journal import Journal
@@ -21,11 +22,11 @@ from nanoclaw.stores.transcripts import Transcripts
 
 @dataclass(frozen=True)
 class House:
-    """``start_slots`` bounds how many containers start at once. What a worker may set off in others: ``delivery``
-    (the outbox has news), ``changed`` (a run became idle or busy), ``settings_read`` (groups or settings may be
-    different now), ``model_said`` (did the gateway see this status answered to that run? what a container says of
-    it is not believed), ``tell`` (the chat must know how a run ended; the bool: its retries are used up), ``over``
-    (a run, by id, is judged: its slot is free)."""
+    """``office``: what requests of agents are done with. ``start_slots`` bounds how many containers start at once.
+    What a worker may set off in others: ``delivery`` (the outbox has news), ``changed`` (a run became idle or
+    busy), ``settings_read`` (groups or settings may be different now), ``model_said`` (did the gateway see this
+    status answered to that run? what a container says of it is not believed), ``tell`` (the chat must know how a
+    run ended; the bool: its retries are used up), ``over`` (a run, by id, is judged: its slot is free)."""
 
     records: Records
     transcripts: Transcripts
@@ -36,6 +37,7 @@ class House:
     handover: Handover
     gateway: Gateway
     watcher: Watcher
+    office: Office
     start_slots: threading.Semaphore
     delivery: Callable[[], None]
     changed: Callable[[], None]

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from nanoclaw.files import intake
-from nanoclaw.files.atomic import write_bytes
 from nanoclaw.models import Group, Message
 from nanoclaw.paths import Home
+from nanoclaw.stores import refused
 from nanoclaw.turns import HELD_UP_SECONDS, Turns
 
 log = logging.getLogger("nanoclaw")
@@ -94,13 +94,9 @@ class Inbox:
         return True
 
     def _set_aside(self, group: Group, path: Path, reason: str) -> None:
-        name = f"inbox-{group.folder}-{time.time_ns()}-{path.name}"
-        target = self._home.ipc / "errors" / name.encode("utf-8", "replace")[:200].decode("utf-8", "ignore")
-        target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        text = f"{reason}\nIt was {path}. Drop it there again when it is right.\n"
-        write_bytes(target.with_name(target.name + ".reason"), text.encode("utf-8", "replace"))
-        os.rename(path, target)
-        log.error("Inbox file refused group=%s file=%s: %s; kept as %s", group.folder, path.name, reason, target)
+        came_from = path.relative_to(self._home.root).as_posix()
+        log.error("Inbox file refused group=%s file=%s: %s", group.folder, path.name, reason)
+        refused.put(self._home, f"inbox-{group.folder}-{path.name}", reason, came_from, move=path)
 
     def _warn_unregistered(self, directory: Path, files: int) -> None:
         if files and directory.name not in self._warned:
@@ -147,6 +143,7 @@ def _parse(group: Group, name: str, data: bytes, status: os.stat_result, now: fl
         sender_name=fields.get("sender_name", fields.get("sender", "Owner")),
         text=fields["text"],
         timestamp=fields.get("timestamp", written),
+        from_me=True,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -51,6 +52,8 @@ class Config:
     idle_timeout: float = 1800.0
     offline: bool = False
     model: str = "sonnet"
+    channels: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """The tables [channels.NAME] that stand in the file: a channel whose table is there is in service."""
 
 
 @dataclass(frozen=True)
@@ -63,10 +66,11 @@ class Credential:
 
 @dataclass(frozen=True)
 class Environment:
-    """.env: the credential, if any, and where the gateway sends model calls."""
+    """.env: the credential, if any, where the gateway sends model calls, and the channels' secrets by their key."""
 
     credential: Credential | None = None
     base_url: str = "https://api.anthropic.com"
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,13 @@ class Problem:
 
 @dataclass(frozen=True)
 class Message:
-    """A message as a channel hands it in. ``timestamp`` is the platform's, ISO 8601: shown, never compared."""
+    """A message as a channel hands it in. ``timestamp`` is the platform's, ISO 8601: shown, never compared.
+
+    ``from_me``: written by the owner's own hand (inbox, the owner's own account). ``addressed``: it begins with the
+    platform's own name for the assistant, which counts as the trigger word. ``attachments``: one object each with
+    ``kind`` ("photo", "voice", "file", …), ``name``, and ``path`` (relative to the group's folder) or ``problem``
+    (why it is not there). ``platform_id``: what the platform calls a message that we sent.
+    """
 
     id: str
     jid: str
@@ -96,6 +106,8 @@ class Message:
     reply_to: dict[str, str] | None = None
     attachments: tuple[dict[str, Any], ...] = ()
     run: str | None = None
+    addressed: bool = False
+    platform_id: str | None = None
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ class Home:
         self.root = root
         self.user_config = user_config
         self.mount_allowlist = user_config / "mount-allowlist.json"
+        self.sender_allowlist = user_config / "sender-allowlist.json"
         self.env_file = root / ".env"
         self.groups = root / "groups"
         self.state = state = root / "state"

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from nanoclaw import router
+from nanoclaw.config.senders import EVERYBODY, Senders
 from nanoclaw.models import Config, Group, Line
 from nanoclaw.stores.cursors import Cursor
 from nanoclaw.stores.transcripts import Position, Transcripts
@@ -45,9 +46,10 @@ class Pending:
     _dropped_place: Position | None = None
     _stored: int = 0
 
-    def refresh(self, group: Group, config: Config, cursor: Cursor) -> Cursor:
+    def refresh(self, group: Group, config: Config, cursor: Cursor, senders: Senders = EVERYBODY) -> Cursor:
         """Read what is new. Returns the cursor, with the count of skipped lines when that should be stored."""
-        key = (group, config.assistant_name, config.max_messages_per_prompt, cursor.handed, cursor.finished)
+        settings = (config.assistant_name, config.owners, config.max_messages_per_prompt)
+        key = (group, senders, settings, cursor.handed, cursor.finished)
         if key != self._key:
             self._key = key
             self._read = cursor.skipped_place or cursor.place
@@ -58,12 +60,13 @@ class Pending:
             self._read = position
             if cursor.is_finished(line.seq) or not router.is_context(line.message):
                 continue
-            if router.why_asleep(line.message, group, config) is None:
+            if router.why_asleep(line.message, group, config, senders) is None:
                 self._wakers.append(line)
             else:
                 self._context.append((line, position))
                 self._shrink(config.max_messages_per_prompt)
-        if not self._wakers and self._dropped - self._stored >= STORE_SKIPPED_EVERY:
+        # What a broken allowlist silences waits for its mending: the way back to it stays open.
+        if not self._wakers and not senders.closed and self._dropped - self._stored >= STORE_SKIPPED_EVERY:
             self._stored = self._dropped
             return replace(cursor, skipped=self._dropped, skipped_place=self._dropped_place)
         return cursor

@@ -8,12 +8,15 @@ does not know are replaced, so that no text can leave its element.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
+from typing import Any
 from xml.sax.saxutils import escape, quoteattr
 from zoneinfo import ZoneInfo
 
+from nanoclaw.config.senders import EVERYBODY, Senders
+from nanoclaw.config.senders import is_owner as is_owner
 from nanoclaw.models import Config, Group, Line, Message
 
 _INTERNAL = re.compile(r"<(/?)internal>", re.IGNORECASE)
@@ -25,16 +28,16 @@ def _trigger(word: str) -> re.Pattern[str]:
     return re.compile(rf"\s*{re.escape(word.strip())}(?!\w)", re.IGNORECASE)
 
 
-def why_asleep(message: Message, group: Group, config: Config) -> str | None:
+def why_asleep(message: Message, group: Group, config: Config, senders: Senders = EVERYBODY) -> str | None:
     """None if the message may wake the group's agent, else the reason why not."""
     if message.is_bot:
         return "it is a bot's own message"
-    if group.is_main or not group.requires_trigger:
-        return None
-    word = group.trigger or f"@{config.assistant_name}"
-    if _trigger(word).match(message.text):
-        return None
-    return f"no {word} at the start"
+    if group.requires_trigger and not group.is_main and not message.addressed:
+        word = group.trigger or f"@{config.assistant_name}"
+        if not _trigger(word).match(message.text):
+            return f"no {word} at the start"
+    denied = senders.why_denied(message, config)
+    return denied[0] if denied else None
 
 
 def is_context(message: Message) -> bool:
@@ -65,7 +68,15 @@ def _element(message: Message, timezone: str) -> str:
         if text := message.reply_to.get("text"):
             author = message.reply_to.get("sender_name") or message.reply_to.get("sender", "")
             quoted = f"<quoted_message from={_attribute(author)}>{_text(text)}</quoted_message>"
-    return f"<message {attributes}>{quoted}{_text(message.text)}</message>"
+    attached = "".join(map(_attachment, message.attachments))
+    return f"<message {attributes}>{quoted}{attached}{_text(message.text)}</message>"
+
+
+def _attachment(attachment: Mapping[str, Any]) -> str:
+    """``path`` is relative to the group's folder; ``problem`` says why there is no file."""
+    keys = ("kind", "name", "path", "problem")
+    shown = (f"{key}={_attribute(str(attachment[key]))}" for key in keys if attachment.get(key))
+    return f"<attachment {' '.join(shown)}/>"
 
 
 def local_time(timestamp: str, timezone: str) -> str:

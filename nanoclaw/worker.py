@@ -7,18 +7,24 @@ sooner.
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import threading
 import time
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from nanoclaw.acceptance import Taken, keep_session, take
 from nanoclaw.conclusion import conclude
 from nanoclaw.house import House, utc_now
-from nanoclaw.models import Group
+from nanoclaw.ipc.desk import KINDS, Desk
+from nanoclaw.ipc.policy import Asker
+from nanoclaw.models import Group, Mount
 from nanoclaw.pending import Batch
 from nanoclaw.runs import mailbox
+from nanoclaw.runs.claims import note_output
 from nanoclaw.runs.judge import Verdict
 from nanoclaw.runs.launch import Start, new_claim
 from nanoclaw.runs.records import Run
@@ -53,6 +59,12 @@ class Worker(threading.Thread):
         self._directory = house.records.path(run.id)
         self._turns = Turns(f"Run {run.id}", lambda: self.turn(time.monotonic()))
         self._pause = threading.Event()
+        self._desk = Desk(
+            *(house.office, self._directory / "ipc", self._directory / "in" / "answers", run.folder, self._asker),
+            run=run.id,
+            said=self._said,
+        )
+        self._requests_again: float | None = None
         self._begun = False
         self._taken = Taken()
         self.close_wanted = False
@@ -61,6 +73,7 @@ class Worker(threading.Thread):
         self._gone_by = math.inf
         self._next_stop = 0.0
         self._claim_ahead = True
+        self._revoked = False
         self._next_look = 0.0
         self._next_touch = 0.0
         self._verdict: Verdict | None = None
@@ -85,7 +98,8 @@ class Worker(threading.Thread):
 
     def run(self) -> None:
         self._turns.run()
-        self._house.watcher.remove(self._directory / "out")
+        for path in self._watched():
+            self._house.watcher.remove(path)
         if self._verdict is not None:
             self._house.gateway.close(self.run_record.id)
 
@@ -99,6 +113,7 @@ class Worker(threading.Thread):
             if self._turns.halted:
                 return 0.0
             now = time.monotonic()
+        self._take_requests()
         more = self._take_events(now)
         if self._ended(now):
             return 0.0
@@ -107,6 +122,8 @@ class Worker(threading.Thread):
             mailbox.touch_host(self._directory)
             self._next_touch = now + TOUCH_EVERY
         wait = self._deadlines(now)
+        if self._requests_again is not None:
+            wait = min(wait, self._requests_again)
         return 0.0 if more else wait
 
     # -- start ---------------------------------------------------------------------------------------------------
@@ -115,7 +132,8 @@ class Worker(threading.Thread):
         """Open the run's door, then start its container or take it over. What fails here is tried again as a whole."""
         run = self.run_record
         self._house.gateway.open(run.id, Path(run.socket), run.placeholder_hash)
-        self._house.watcher.add(self._directory / "out", lambda path: self.poke())
+        for path in self._watched():
+            self._house.watcher.add(path, lambda path: self.poke())
         if self._start_with is not None:
             self._launch(self._start_with)
         else:
@@ -152,6 +170,30 @@ class Worker(threading.Thread):
             self._house.handover.answered(self.run_record)
         keep_session(self._house, self.run_record)
 
+    def _watched(self) -> list[Path]:
+        return [self._directory / "out", *(self._directory / "ipc" / kind for kind in KINDS)]
+
+    def _take_requests(self, final: bool = False) -> None:
+        """Before the events: what the agent asked for while it worked comes before its answer."""
+        self._requests_again = self._desk.turn(time.time(), final)
+        while final and self._requests_again is not None:
+            self._requests_again = self._desk.turn(time.time(), final)
+
+    def _asker(self) -> Asker | None:
+        """A right needs the settings that the run began with, and those of now (ARCHITECTURE 14)."""
+        self._house.settings.refresh()
+        group, run = self._group(), self.run_record
+        if group is None:
+            return None
+        return Asker(run.folder, run.jid, group.is_main and bool(run.group.get("is_main")), run.id)
+
+    def _said(self) -> None:
+        """A message of the agent is in the outbox: that is output, also if its turn fails later (ARCHITECTURE 4)."""
+        note_output(self.run_record.claims)
+        self.run_record.replies += 1
+        self._house.records.save(self.run_record)
+        self._last_output = time.monotonic()
+
     def _take_events(self, now: float) -> bool:
         """True when there may be more."""
         taken = take(self._house, self.run_record, self._taken)
@@ -175,9 +217,20 @@ class Worker(threading.Thread):
         group = self._house.settings.groups.get(self.folder)
         return group if group is not None and group.jid == self.run_record.jid else None
 
+    def _is_revoked(self, group: Group | None) -> bool:
+        """The group is gone, or is not the main one any more, which this run began as (ARCHITECTURE 14)."""
+        if self.folder not in self._house.settings.groups:
+            return True
+        return bool(self.run_record.group.get("is_main")) and group is not None and not group.is_main
+
     def _hand_over(self, now: float) -> None:
-        group = self._group()
-        if group is None:
+        group, run = self._group(), self.run_record
+        if self._is_revoked(group) and not self._revoked:
+            self._revoked = True
+            log.warning("Stopping container group=%s run=%s: it may not act for the group any more", run.folder, run.id)
+            self._runtime.stop(run.container, run.container_id, STOP_GRACE)
+            self._look_now = True
+        if group is None or _mounts(group.mounts) != _mounts(run.group.get("mounts")):
             self.close_wanted = True
         if self.close_wanted and not self.closing:
             self.closing = True
@@ -188,7 +241,6 @@ class Worker(threading.Thread):
             return
         if self._house.handover.waits_until(group) != 0.0:
             return
-        run = self.run_record
 
         def write(batch: Batch, prompt: str, cursor: Cursor) -> None:
             claim = new_claim(len(run.claims) + 1, batch, cursor.place)
@@ -241,6 +293,7 @@ class Worker(threading.Thread):
             if self.run_record.why_ended is not None:
                 self._next_look = now + 0.2  # it said that it ends, and is about to; not every runtime tells when
             return False
+        self._take_requests(final=True)
         while self._take_events(now):
             pass
         self._finish(look)
@@ -250,3 +303,8 @@ class Worker(threading.Thread):
         self._verdict = conclude(self._house, self.run_record, self._runtime, look, start_error)
         self._turns.halt()
         self._house.over(self.run_record, self._verdict)
+
+
+def _mounts(mounts: Any) -> Any:
+    """Mounts in the form that they have in a record."""
+    return json.loads(json.dumps([asdict(m) if isinstance(m, Mount) else m for m in mounts or ()]))

@@ -189,7 +189,7 @@ def test_template_holds_every_key_at_its_default(config: Path) -> None:
     assert load_config(config) == Config(timezone=system_timezone())
     uncommented = re.sub(r"(?m)^# (\w+ = )", r"\1", CONFIG_TEMPLATE)
     config.write_text(uncommented)
-    assert load_config(config) == dataclasses.replace(Config(), timezone="Europe/Berlin")
+    assert load_config(config) == dataclasses.replace(Config(), timezone="Europe/Berlin", channels={"telegram": {}})
     for name, entry in CONFIG_KEYS.items():
         names = list(entry) if isinstance(entry, dict) else [name]
         for key in names:
@@ -329,7 +329,10 @@ WORD = "expected one word of letters, digits and signs, in matching quotes or wi
         (f"ANTROPIC_API_KEY={SECRET}", [".env:1: unknown key 'ANTROPIC_API_KEY'; did you mean 'ANTHROPIC_API_KEY'?"]),
         (
             "\nFOO=1",
-            [".env:2: unknown key 'FOO'; known are ANTHROPIC_API_KEY, CLAUDE_CODE_OAUTH_TOKEN, ANTHROPIC_BASE_URL"],
+            [
+                ".env:2: unknown key 'FOO'; known are ANTHROPIC_API_KEY, CLAUDE_CODE_OAUTH_TOKEN, ANTHROPIC_BASE_URL, "
+                "TELEGRAM_BOT_TOKEN"
+            ],
         ),
         (
             "ANTHROPIC_API_KEY= # later",

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from nanoclaw.channels.base import Channel, Deliver, SendFailed
+from nanoclaw.channels.base import Channel, FetchFailed, Limits, Outgoing, SendFailed, State
 from nanoclaw.channels.local import LocalChannel
 from nanoclaw.delivery import IDLE_SECONDS, Delivery
 from nanoclaw.paths import Home
@@ -30,15 +31,34 @@ class Flaky:
         self.asked: list[str] = []
         self.sent: list[tuple[str, str]] = []
 
-    def start(self, deliver: Deliver) -> None: ...
+    limits = Limits(text=40)
+    state = State("connected")
+
+    def start(self, deliver: Callable[..., None], changed: Callable[[State], None]) -> None: ...
 
     def stop(self) -> None: ...
 
-    def send(self, jid: str, text: str, key: str) -> None:
-        self.asked.append(key)
-        if key in self.trouble:
-            raise self.trouble[key]
-        self.sent.append((jid, text))
+    def typing(self, jid: str) -> None: ...
+
+    def fetch(self, attachment: Mapping[str, Any]) -> Iterator[bytes]:
+        raise FetchFailed("none")
+
+    def send(self, message: Outgoing) -> str:
+        self.asked.append(message.key)
+        if message.key in self.trouble:
+            raise self.trouble[message.key]
+        self.sent.append((message.jid, message.text))
+        return f"p{len(self.sent)}"
+
+
+class Both:
+    """The deliveries of both channels, in turn, as their threads would."""
+
+    def __init__(self, *deliveries: Delivery) -> None:
+        self._deliveries = deliveries
+
+    def turn(self, now: float) -> float:
+        return min(delivery.turn(now) for delivery in self._deliveries)
 
 
 class House:
@@ -52,9 +72,10 @@ class House:
     def restart(self) -> None:
         self.parts = Parts(self.home)
         self.local = LocalChannel(self.home.local)
-        channels: dict[str, Channel] = {"local:": self.local, "flaky:": self.flaky}
         outbox, transcripts = self.parts.outbox, self.parts.transcripts
-        self.delivery = Delivery(outbox, transcripts, channels, self.parts.journal, lambda: "Andy")
+        channels: tuple[Channel, ...] = (self.local, self.flaky)
+        made = [Delivery(outbox, transcripts, channel, self.parts.journal, lambda: "Andy") for channel in channels]
+        self.delivery = Both(*made)
 
     def put(self, *ids: str, jid: str = "local:main") -> None:
         for reply_id in ids:
@@ -79,7 +100,7 @@ def test_a_reply_goes_out_and_into_the_transcript(house: House) -> None:
     (line, _), _ = house.parts.transcripts.since("local:main", Position())
     assert (line.message.id, line.message.run, line.message.sender_name) == ("r-1", "run-1", "Andy")
     assert line.message.is_bot and line.message.from_me and line.message.timestamp == WHEN
-    assert os.listdir(house.home.outbox) == ["failed"]
+    assert sorted(os.listdir(house.home.outbox)) == ["failed", "files"]
     house.delivery.turn(1.0)
     assert house.far_side() == ["text r-1", "text r-2"]
 
@@ -87,7 +108,7 @@ def test_a_reply_goes_out_and_into_the_transcript(house: House) -> None:
 def test_a_crash_while_sending_sends_again_under_the_same_key(house: House) -> None:
     house.put("r-1")
     reply = house.parts.outbox.mark_sending(house.parts.outbox.heads()[0])
-    house.local.send(reply.jid, reply.text, reply.id)
+    house.local.send(Outgoing(reply.jid, reply.text, reply.id))
     house.restart()
     house.delivery.turn(0.0)
     assert house.far_side() == ["text r-1"], "its far side has the key"
@@ -113,7 +134,7 @@ def test_what_the_transcript_has_is_not_sent(house: House) -> None:
     house.delivery.turn(0.0)
     assert house.flaky.asked == ["r-1", "r-2", "r-3"]
     assert house.near_side("flaky:1") == ["r-1", "r-2", "r-3"]
-    assert os.listdir(house.home.outbox) == ["failed"]
+    assert sorted(os.listdir(house.home.outbox)) == ["failed", "files"]
 
 
 def test_a_failing_head_is_tried_again_then_set_aside_and_the_next_goes_on(house: House) -> None:
@@ -143,6 +164,43 @@ def test_what_can_never_be_sent_is_set_aside_at_once(house: House) -> None:
     house.delivery.turn(0.0)
     assert house.flaky.asked == ["r-1", "r-2"]
     assert (house.home.outbox / "failed" / "r-1.json").exists()
+
+
+def test_a_wait_that_the_platform_asks_for_uses_up_no_try(house: House) -> None:
+    house.flaky.trouble["r-1"] = SendFailed("too many requests", retry_after=17.0)
+    house.put("r-1", jid="flaky:1")
+    now = 0.0
+    for _ in range(20):
+        assert house.delivery.turn(now) == 17.0
+        now += 17.0
+    del house.flaky.trouble["r-1"]
+    house.delivery.turn(now)
+    assert house.near_side("flaky:1") == ["r-1"]
+
+
+def test_a_long_reply_goes_in_parts_and_a_crash_repeats_no_delivered_part(house: House) -> None:
+    text = "\n".join(f"line {number} of a long reply" for number in range(4))
+    house.parts.outbox.put("r-1", "flaky:1", "main", text, WHEN, "run-1", quote="7")
+    house.flaky.trouble["r-1.3"] = SendFailed("down")
+    house.delivery.turn(0.0)
+    assert house.flaky.asked == ["r-1.1", "r-1.2", "r-1.3"]
+    house.flaky.trouble.clear()
+    house.restart()
+    house.delivery.turn(0.0)
+    assert house.flaky.asked == ["r-1.1", "r-1.2", "r-1.3", "r-1.3", "r-1.4"]
+    assert "".join(text for _, text in house.flaky.sent).split() == text.split()
+    assert house.near_side("flaky:1") == ["r-1"]
+    (line, _), *_ = house.parts.transcripts.since("flaky:1", Position())
+    assert (line.message.text, line.message.platform_id) == (text, "p4")
+
+
+def test_a_file_goes_along_and_its_copy_goes_when_it_is_delivered(house: House) -> None:
+    (house.parts.outbox.files / "r-1").write_bytes(b"content")
+    house.parts.outbox.put("r-1", "local:main", "main", "look", WHEN, "run-1", file="a.txt")
+    house.delivery.turn(0.0)
+    (line,) = lines_of(house.home.local / "main.jsonl")
+    assert Path(line["file"]).read_bytes() == b"content" and line["file"].endswith("a.txt")
+    assert os.listdir(house.parts.outbox.files) == []
 
 
 @pytest.mark.parametrize("bug", [KeyError("x"), OSError("x"), RuntimeError("x")])
@@ -184,7 +242,7 @@ def local(tmp_path: Path) -> Callable[[], LocalChannel]:
 
     def again() -> LocalChannel:
         channel = LocalChannel(tmp_path)
-        channel.start(lambda message, name: None)
+        channel.start(lambda message, name: None, lambda state: None)
         return channel
 
     return again
@@ -193,10 +251,10 @@ def local(tmp_path: Path) -> Callable[[], LocalChannel]:
 def test_a_key_is_taken_once_also_after_a_restart(local: Callable[[], LocalChannel]) -> None:
     first = local()
     path = first.path("local:a")
-    first.send("local:a", "one\ntwo ö \ud800", "k1")
-    first.send("local:a", "again", "k1")
-    local().send("local:a", "again", "k1")
-    first.send("local:b", "other chat", "k1")
+    first.send(Outgoing("local:a", "one\ntwo ö \ud800", "k1"))
+    first.send(Outgoing("local:a", "again", "k1"))
+    local().send(Outgoing("local:a", "again", "k1"))
+    first.send(Outgoing("local:b", "other chat", "k1"))
     assert [(line["key"], line["text"]) for line in lines_of(path)] == [("k1", "one\ntwo ö ?")]
     assert len(lines_of(first.path("local:b"))) == 1
     assert os.stat(path).st_mode & 0o777 == 0o600
@@ -204,25 +262,25 @@ def test_a_key_is_taken_once_also_after_a_restart(local: Callable[[], LocalChann
 
 def test_a_torn_last_line_is_completed(local: Callable[[], LocalChannel]) -> None:
     path = local().path("local:a")
-    local().send("local:a", "one", "k1")
+    local().send(Outgoing("local:a", "one", "k1"))
     with path.open("ab") as file:
         file.write(b'{"key": "k2", "te')
-    local().send("local:a", "two", "k2")
+    local().send(Outgoing("local:a", "two", "k2"))
     first, torn, second = path.read_bytes().splitlines()
     assert (json.loads(first)["key"], torn, json.loads(second)["key"]) == ("k1", b'{"key": "k2", "te', "k2")
 
 
 def test_keys_are_looked_for_in_the_tail(local: Callable[[], LocalChannel]) -> None:
     path = local().path("local:a")
-    local().send("local:a", "old", "k0")
+    local().send(Outgoing("local:a", "old", "k0"))
     with path.open("a") as file:
         for number in range(30):
             file.write(json.dumps({"key": f"f{number}", "text": "x" * 50_000}) + "\n[]\nnot json\n")
     size = path.stat().st_size
     for key in ("f29", "f20"):
-        local().send("local:a", "again", key)
+        local().send(Outgoing("local:a", "again", key))
     assert path.stat().st_size == size
-    local().send("local:a", "new", "k1")
+    local().send(Outgoing("local:a", "new", "k1"))
     assert path.read_bytes().endswith(b'"text": "new"}\n')
 
 
@@ -230,15 +288,15 @@ def test_a_far_side_that_cannot_be_written_is_a_failed_send(local: Callable[[], 
     channel = local()
     channel.path("local:a").mkdir()
     with pytest.raises(SendFailed) as failed:
-        channel.send("local:a", "text", "k1")
+        channel.send(Outgoing("local:a", "text", "k1"))
     assert not failed.value.permanent
     channel.path("local:a").rmdir()
-    channel.send("local:a", "text", "k1")
+    channel.send(Outgoing("local:a", "text", "k1"))
     assert len(lines_of(channel.path("local:a"))) == 1
 
 
 def test_a_full_disk_costs_no_line(local: Callable[[], LocalChannel], monkeypatch: pytest.MonkeyPatch) -> None:
     channel, real = local(), os.write
     monkeypatch.setattr(os, "write", lambda fd, data: real(fd, data[:7]))
-    channel.send("local:a", "text", "k1")
+    channel.send(Outgoing("local:a", "text", "k1"))
     assert [line["text"] for line in lines_of(channel.path("local:a"))] == ["text"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import fcntl
 import json
 import os
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from nanoclaw.commands import doctor
+from nanoclaw.config.env import KNOWN_KEYS
 from nanoclaw.config.templates import GROUP_TEMPLATE
 from nanoclaw.doctor import machine
 from nanoclaw.doctor.findings import Finding, Situation, look_at
@@ -53,10 +55,16 @@ def host(home: Home) -> Iterator[None]:
         process.communicate("\n")
 
 
+def run(home: Home, as_json: bool = False) -> int:
+    result = doctor.command(home, argparse.Namespace())
+    print(json.dumps(result.value) if as_json else result.text)
+    return result.code
+
+
 def findings(home: Home, capsys: pytest.CaptureFixture[str]) -> dict[str, list[dict[str, str]]]:
     """What ``doctor --json`` says, by check."""
     capsys.readouterr()
-    code = doctor.run(home, json_output=True)
+    code = run(home, as_json=True)
     said = json.loads(capsys.readouterr().out)
     assert said["exit"] == code
     by_check: dict[str, list[dict[str, str]]] = {}
@@ -81,7 +89,7 @@ def tree(root: Path) -> dict[str, tuple[int, int, bytes]]:
 def test_all_is_well_and_nothing_is_changed(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
     (home.state / "host.json").write_text('{"pid": 4711, "mode": "run", "started": "2026-11-22T09:30:00Z"}')
     before = tree(home.root.parent)
-    doctor.run(home)
+    run(home)
     lines = capsys.readouterr().out.splitlines()
     assert tree(home.root.parent) == before
     for line in (
@@ -89,11 +97,13 @@ def test_all_is_well_and_nothing_is_changed(home: Home, capsys: pytest.CaptureFi
         "ok       image        not used (runtime process, WITHOUT ISOLATION)",
         "ok       credential   API key in .env",
         "ok       env-mode     600",
-        "ok       files        config.toml, groups, .env and the allowlist are valid",
+        "ok       files        config.toml, groups, .env and the allowlists are valid",
         f"ok       directories  writable below {home.root}",
         "ok       groups       1 registered, main is main",
         "ok       mounts       none asked for",
         "ok       host         running (pid 4711, run, since 2026-11-22T09:30:00Z)",
+        "ok       channels     local only",
+        "ok       requests     none refused",
     ):
         assert line in lines
     severities = {check: {f["severity"] for f in found} for check, found in findings(home, capsys).items()}
@@ -122,13 +132,14 @@ def test_every_problem_of_every_file(home: Home, capsys: pytest.CaptureFixture[s
         (home.group_files / ignored).write_text("?")
     home.env_file.write_text("KEY=sk-hush")
     home.mount_allowlist.write_text("[]")
+    home.sender_allowlist.write_text('{"default": {"allow": "*", "mode": "trigger"},\n "chats": {"tg:1": 5}}')
     found = findings(home, capsys)
     assert [(finding["severity"], finding["finding"]) for finding in found["files"]] == [
         ("error", "state/config.toml:1: unknown key 'asistant_name'; did you mean 'assistant_name'?"),
         ("error", 'state/config.toml:2: max_concurrent_containers: expected a whole number ≥ 1, found "five"'),
         (
             "error",
-            ".env:1: unknown key 'KEY'; known are ANTHROPIC_API_KEY, CLAUDE_CODE_OAUTH_TOKEN, ANTHROPIC_BASE_URL",
+            f".env:1: unknown key 'KEY'; known are {', '.join(KNOWN_KEYS)}",
         ),
         (
             "error",
@@ -136,9 +147,11 @@ def test_every_problem_of_every_file(home: Home, capsys: pytest.CaptureFixture[s
         ),
         ("error", 'state/groups/twice.toml: jid: "local:main" is already registered by main.toml'),
         ("error", f"{home.mount_allowlist}: the file: expected a table, found []"),
+        ("error", f"{home.sender_allowlist}:2: chats.tg:1: expected a table, found 5"),
     ]
+    assert "only owners may wake agents" in found["files"][-1]["cause"]
     assert found["files"][1]["cure"] == f"${{EDITOR:-vi}} +2 {home.config_file}"
-    for check in ("engine", "image", "credential"):
+    for check in ("engine", "image", "credential", "channels"):
         assert found[check][0]["severity"] == "skipped"
     assert "hush" not in str(found)
     assert found["groups"][0]["finding"] == "1 registered, main is main"
@@ -213,6 +226,70 @@ def test_refused_mounts(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
     assert (severity, finding) == ("warning", f"main: {home.state} is refused")
     assert cause.startswith("never mounted")
     assert str(home.mount_allowlist) in cure
+
+
+TELEGRAM = '[container]\nruntime = "process"\n[channels.telegram]\n'
+
+
+def test_a_channel_without_its_secret(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    home.config_file.write_text(TELEGRAM)
+    severity, finding, _, cure = one(home, capsys, "channels")
+    assert (severity, finding) == ("error", "telegram: TELEGRAM_BOT_TOKEN is missing")
+    subprocess.run(["sh", "-c", cure], check=True)  # the cure cures
+    (home.state / "channels.json").write_text('{"telegram": {"state": "connected"}}')  # of a host that is gone
+    assert one(home, capsys, "channels")[:2] == ("skipped", "telegram: not connected: no host")
+    home.env_file.write_text("nonsense")
+    assert one(home, capsys, "channels")[:2] == ("skipped", "telegram: not checked: .env is refused")
+
+
+@pytest.mark.usefixtures("host")
+@pytest.mark.parametrize(
+    ("record", "severity", "finding", "cause"),
+    [
+        ('{"state": "connected", "since": "12:00"}', "ok", "telegram: connected since 12:00", ""),
+        ('{"state": "connecting"}', "warning", "telegram: connecting", "the log says why"),
+        ('{"state": "sign-in needed", "detail": "get a\\ntoken"}', "error", "telegram: sign-in needed", "get a token"),
+        ('{"state": "error", "detail": "409"}', "error", "telegram: error", "409"),
+        ('"connected"', "warning", "telegram: unknown", None),
+        ("", "warning", "telegram: unknown", None),
+    ],
+)
+def test_how_a_channel_stands(
+    home: Home, capsys: pytest.CaptureFixture[str], record: str, severity: str, finding: str, cause: str | None
+) -> None:
+    home.config_file.write_text(TELEGRAM)
+    home.env_file.write_text("ANTHROPIC_API_KEY=sk-hush\nTELEGRAM_BOT_TOKEN=1:hush\n")
+    (home.state / "channels.json").write_text(f'{{"telegram": {record}}}')
+    found = one(home, capsys, "channels")
+    assert found[:2] == (severity, finding)
+    assert cause is None or found[2] == cause
+    assert bool(found[3]) is (severity != "ok")
+
+
+def test_a_group_that_no_channel_serves(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    home.group_file("family").write_text('jid = "tg:-100"')
+    home.group_file("work").write_text('jid = "dc:5"')
+    found = findings(home, capsys)["channels"][1:]
+    assert [(f["severity"], f["finding"]) for f in found] == [
+        ("warning", "family: no channel serves tg:-100"),
+        ("warning", "work: no channel serves dc:5"),
+    ]
+    subprocess.run(["sh", "-c", found[0]["cure"]], check=True)  # the cure cures
+    found = findings(home, capsys)["channels"]
+    assert [f["finding"] for f in found] == [
+        "telegram: TELEGRAM_BOT_TOKEN is missing",
+        "work: no channel serves dc:5",
+    ]
+
+
+def test_refused_requests(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    errors = home.ipc / "errors"
+    errors.mkdir(parents=True)
+    for name in ("a.json", "a.json.reason", "only.json.reason", ".draft"):
+        (errors / name).touch()
+    severity, finding, _, cure = one(home, capsys, "requests")
+    assert (severity, finding) == ("warning", "2 refused requests")
+    assert cure == "python3 nanoclaw.py ipc errors list"
 
 
 def test_environment(home: Home, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -313,11 +390,11 @@ def test_check_that_crashes_is_a_finding(home: Home) -> None:
 @pytest.mark.usefixtures("host")
 def test_exit_code(home: Home, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "DISK_WARNING", 101)  # the disk is the machine's own
-    assert doctor.run(home) == 0
+    assert run(home) == 0
     home.env_file.chmod(0o644)
-    assert doctor.run(home) == 1
+    assert run(home) == 1
     home.config_file.write_text("x = 1")
-    assert doctor.run(home) == 2
+    assert run(home) == 2
 
 
 def test_render() -> None:
@@ -341,12 +418,12 @@ def test_needs_only_the_standard_library(home: Home) -> None:
     """What the launcher does where nothing could be installed: python -S, without site-packages."""
     code = (
         "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[1]);"
-        "from nanoclaw.commands.doctor import run; from nanoclaw.paths import Home;"
-        "run(Home(Path(sys.argv[2]), Path(sys.argv[3])))"
+        "from nanoclaw.commands.doctor import command; from nanoclaw.paths import Home;"
+        "print(command(Home(Path(sys.argv[2]), Path(sys.argv[3])), None).text)"
     )
     done = subprocess.run(
         [sys.executable, "-I", "-S", "-c", code, str(PROJECT), str(home.root), str(home.user_config)],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
-    assert "not importable: docker, watchdog, filelock, tomli_w, tomlkit" in done.stdout
+    assert f"not importable: {', '.join(machine.PACKAGES)}" in done.stdout
     assert "crashed" not in done.stdout

@@ -118,6 +118,16 @@ def test_a_tool_that_failed_is_said() -> None:
     assert block == Text("I am the offline model. The command failed: Permission denied")
 
 
+def test_it_says_something_with_the_agents_own_tool() -> None:
+    (call,) = answer(request(user("@Andy say two  <words>")))
+    assert isinstance(call, ToolUse)
+    assert (call.name, call.input) == ("mcp__nanoclaw__send_message", {"text": "two  <words>"})
+    called = {"type": "tool_use", "id": call.id, "name": call.name, "input": call.input}
+    result = {"type": "tool_result", "tool_use_id": call.id, "content": "Accepted by the host."}
+    turn = [{"role": "assistant", "content": [called]}, {"role": "user", "content": [result]}]
+    assert answer(request(user("say two  <words>"), *turn)) == [Text("I am the offline model. I said it.")]
+
+
 def test_the_clis_own_requests_are_no_conversation() -> None:
     assert answer({"max_tokens": 1, "messages": [user("write a: b")]}) == [Text("offline")]
 

@@ -86,7 +86,7 @@ def test_a_broken_file_is_left_and_stops_no_other(
     with caplog.at_level(logging.ERROR, "nanoclaw"):
         assert heads(outbox()) == [("local:a", "good", "ready")]
     assert [record for record in caplog.records if "bad.json" in record.getMessage()]
-    assert sorted(os.listdir(home.outbox)) == [".draft.json", "bad.json", "failed", "good.json"]
+    assert sorted(os.listdir(home.outbox)) == [".draft.json", "bad.json", "failed", "files", "good.json"]
 
 
 def test_a_text_that_is_no_utf_8_is_kept(outbox: Callable[[], Outbox]) -> None:

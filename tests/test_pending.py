@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from nanoclaw.config.senders import CLOSED, EVERYBODY, Rule, Senders
 from nanoclaw.models import Config, Group
 from nanoclaw.paths import Home
 from nanoclaw.pending import STORE_SKIPPED_EVERY, Batch, Pending
@@ -26,14 +27,16 @@ class Chat:
         self.cursor = Cursor()
         self.view = Pending(self.transcripts)
 
-    def hear(self, *texts: str) -> None:
+    def hear(self, *texts: str, jid: str = "local:team") -> None:
         for text in texts:
-            self.transcripts.append(message(text, "local:team", is_bot=text.startswith("bot")))
+            self.transcripts.append(message(text, jid, is_bot=text.startswith("bot")))
 
-    def look(self, config: Config = THREE, group: Group = TEAM, fresh: bool = False) -> Batch | None:
+    def look(
+        self, config: Config = THREE, group: Group = TEAM, fresh: bool = False, senders: Senders = EVERYBODY
+    ) -> Batch | None:
         if fresh:
             self.view = Pending(self.transcripts)
-        self.cursor = self.view.refresh(group, config, self.cursor)
+        self.cursor = self.view.refresh(group, config, self.cursor, senders)
         return self.view.batch(self.cursor)
 
 
@@ -90,6 +93,23 @@ def test_a_trigger_that_changes_is_in_force_at_once(chat: Chat) -> None:
     assert chat.look() is None
     assert shown(chat.look(replace(THREE, assistant_name="Bob")))[0] == ["a", "@Bob b"]
     assert chat.look(group=replace(TEAM, requires_trigger=False)) is not None
+
+
+def test_senders_and_owners_that_change_are_in_force_at_once(chat: Chat) -> None:
+    group, nobody = replace(TEAM, jid="tg:-100"), Senders(Rule(frozenset()))
+    chat.hear("a", "@Andy b", jid="tg:-100")
+    assert chat.look(group=group, senders=nobody) is None
+    assert shown(chat.look(group=group, senders=EVERYBODY))[0] == ["a", "@Andy b"]
+    assert chat.look(group=group, senders=nobody) is None
+    assert shown(chat.look(replace(THREE, owners=("tg:owner",)), group, senders=nobody))[0] == ["a", "@Andy b"]
+
+
+def test_what_a_broken_allowlist_silenced_waits_however_long_it_was_silent(chat: Chat) -> None:
+    group = replace(TEAM, jid="tg:-100")
+    chat.hear("@Andy first", *(f"t{number}" for number in range(STORE_SKIPPED_EVERY + 10)), jid="tg:-100")
+    assert chat.look(group=group, senders=CLOSED) is None
+    assert chat.look(group=group, senders=CLOSED, fresh=True) is None
+    assert shown(chat.look(group=group))[0][0] == "@Andy first"
 
 
 def test_what_is_finished_already_is_not_handed_again(chat: Chat) -> None:

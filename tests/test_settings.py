@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import time
@@ -9,6 +10,7 @@ from collections.abc import Callable
 
 import pytest
 
+from nanoclaw.config.senders import CLOSED, EVERYBODY, Rule
 from nanoclaw.errors import UserError
 from nanoclaw.files.atomic import SETTLE_SECONDS, write_bytes
 from nanoclaw.paths import Home
@@ -28,6 +30,10 @@ def settings(home: Home) -> Settings:
     home.group_file("team").write_text(TEAM)
     home.env_file.write_text(KEY)
     return Settings(home)
+
+
+def rules(**chats: object) -> str:
+    return json.dumps({"default": {"allow": "*", "mode": "trigger"}, "chats": chats})
 
 
 def age(*paths: os.PathLike[str]) -> None:
@@ -73,6 +79,44 @@ def test_the_last_good_config_stays(
     home.config_file.write_text('assistant_name = "Two"\n')
     assert settings.refresh()
     assert settings.config.assistant_name == "Two" and settings.problems == []
+
+
+def test_the_sender_allowlist_is_in_force_at_once_and_its_last_good_rules_stay(
+    settings: Settings, home: Home, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert settings.senders is EVERYBODY
+    home.user_config.mkdir(exist_ok=True)
+    home.sender_allowlist.write_text(rules(**{"tg:1": {"allow": ["7"], "mode": "drop"}}))
+    assert settings.refresh() and not settings.refresh()
+    good = settings.senders
+    assert good.chats == {"tg:1": Rule(frozenset({"7"}), "drop")}
+    home.sender_allowlist.write_text(rules(**{"tg:1": {"allow": [7], "mode": "drop"}}))
+    age(home.sender_allowlist)
+    assert not settings.refresh() and not settings.refresh()
+    assert settings.senders is good and [p.path for p in settings.problems] == [str(home.sender_allowlist)]
+    assert [r.getMessage().partition(":")[0] for r in caplog.records] == [
+        "Settings refused, the last good ones stay in force"
+    ]
+    home.sender_allowlist.write_text(rules())
+    assert settings.refresh() and settings.senders.chats == {} and settings.problems == []
+    home.sender_allowlist.unlink()
+    within(settings, lambda: settings.senders is EVERYBODY, "no file, no limits")
+
+
+def test_an_allowlist_that_was_never_right_lets_only_owners_wake(
+    settings: Settings, home: Home, caplog: pytest.LogCaptureFixture
+) -> None:
+    home.user_config.mkdir(exist_ok=True)
+    home.sender_allowlist.write_text('{"default": ')
+    age(home.sender_allowlist)
+    for reread in (settings, Settings(home)):
+        reread.refresh()
+        assert reread.senders is CLOSED and len(reread.problems) == 1
+    assert [r.getMessage().partition(":")[0] for r in caplog.records] == [
+        "Settings refused, only owners may wake agents"
+    ] * 2
+    home.sender_allowlist.write_text(rules())
+    assert settings.refresh() and not settings.senders.closed and settings.problems == []
 
 
 def test_a_bad_group_stands_alone(settings: Settings, home: Home) -> None:

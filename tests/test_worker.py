@@ -140,6 +140,7 @@ class Scene:
             handover=parts.handover,
             gateway=self.gateway,
             watcher=self.watcher,
+            office=parts.office(),
             start_slots=threading.Semaphore(2),
             delivery=lambda: None,
             changed=self._changed,
@@ -163,7 +164,7 @@ class Scene:
 
         def claim(batch: Batch, prompt: str, cursor: Cursor) -> None:
             session = parts.sessions.get("main")
-            made.append(preparation.prepare(parts.group(), session, batch, prompt, new_claim(1, batch, cursor.place)))
+            made.append(preparation.prepare(parts.group(), session, prompt, new_claim(1, batch, cursor.place)))
 
         assert parts.handover.hand(parts.group(), claim) is not None
         return made[0]
@@ -419,14 +420,15 @@ def test_an_error_of_the_agent(scene: Scene) -> None:
     assert scene.waits() == ["one", "two"]
 
 
-def test_a_group_that_is_removed_closes_its_run(scene: Scene) -> None:
+def test_a_group_that_is_removed_stops_its_run(scene: Scene) -> None:
     scene.parts.say("one")
     runner = scene.start()
     scene.parts.settings.groups = {}
     scene.parts.say("two")
     scene.at(1.0)
     assert runner.is_told_to_close() and len(runner.prompts()) == 1
-    assert "stop" not in scene.engine.calls, "it may finish its turn"
+    scene.at(2.0)
+    assert scene.engine.calls.count("stop") == 1, "it may act for the group no longer"
 
 
 def test_nonsense_from_the_container_harms_only_its_run(scene: Scene) -> None:

@@ -1,7 +1,4 @@
-"""How the agent is set up: the options of the SDK and what the system prompt says about where the agent is.
-
-The in-process tools (an MCP server `nanoclaw`) belong into ``options``.
-"""
+"""How the agent is set up: the options of the SDK and what the system prompt says about where the agent is."""
 
 from __future__ import annotations
 
@@ -14,7 +11,8 @@ from typing import Any
 
 from archive import archive
 from claude_agent_sdk import ClaudeAgentOptions, HookMatcher
-from protocol import Failure
+from protocol import Failure, RunFiles
+from tools import server
 
 MAX_INSTRUCTIONS = 100_000  # bytes of UTF-8: they are one argument of the CLI, which Linux limits to 128 KiB
 
@@ -27,10 +25,14 @@ is sent to that chat, so write as one writes in a chat.
 - Text between <internal> and </internal> is not sent: use it for notes to yourself.
 - Your working directory {cwd} belongs to this chat and is kept; most other places are lost.
 - {conversations} holds earlier conversations; look there when something from the past is meant."""
+TOOLS = """- mcp__nanoclaw__send_message says something in the chat at once, while you still work. The text of your \
+final answer is sent anyway: do not send it with the tool, too.
+- mcp__nanoclaw__send_file sends a file from below {cwd} to the chat."""
 
 
-def options(settings: dict[str, Any], anchor: str | None) -> ClaudeAgentOptions:
-    """The options for the run's ``settings`` (in/settings.json); ``anchor``: the message to resume the session at."""
+def options(files: RunFiles, anchor: str | None) -> ClaudeAgentOptions:
+    """The options for the run's settings (in/settings.json); ``anchor``: the message to resume the session at."""
+    settings = files.settings
     session = settings.get("session")
     directories = [path for path in settings.get("additional_directories") or [] if os.path.isdir(path)]
     env = {
@@ -62,6 +64,7 @@ def options(settings: dict[str, Any], anchor: str | None) -> ClaudeAgentOptions:
         verbatim_prompts=True,
         permission_mode="bypassPermissions",
         disallowed_tools=DISALLOWED,
+        mcp_servers={"nanoclaw": server(files)} if settings.get("ipc") else {},
         setting_sources=["project", "user"],
         settings=json.dumps({"skipWebFetchPreflight": True}),
         max_buffer_size=64 * 1024 * 1024,
@@ -72,7 +75,8 @@ def options(settings: dict[str, Any], anchor: str | None) -> ClaudeAgentOptions:
 
 def instructions(settings: dict[str, Any]) -> str:
     """What is appended to the system prompt: where the agent is, then the memory files that exist."""
-    parts = [INSTRUCTIONS.format(name=settings["assistant_name"], **{k: settings[k] for k in ("cwd", "conversations")})]
+    text = f"{INSTRUCTIONS}\n{TOOLS}" if settings.get("ipc") else INSTRUCTIONS
+    parts = [text.format(name=settings["assistant_name"], **{k: settings[k] for k in ("cwd", "conversations")})]
     for path in settings.get("memory_files") or []:
         if os.path.isfile(path):
             parts.append(f"# {path}\n\n{Path(path).read_text('utf-8', 'replace')}")

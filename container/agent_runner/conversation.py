@@ -68,7 +68,7 @@ class Conversation:
         self._reader.add_done_callback(lambda _: self._files.wake.set())
 
     async def _connect(self, anchor: str | None) -> None:
-        self._client = ClaudeSDKClient(options(self._files.settings, anchor))
+        self._client = ClaudeSDKClient(options(self._files, anchor))
         try:
             await self._client.connect()
         except Exception as error:

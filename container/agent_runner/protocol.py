@@ -16,6 +16,7 @@ from typing import Any
 
 POLL = 1.0  # s
 HEARTBEAT = 5.0  # s
+ANSWER_POLL = 0.25  # s
 
 
 class Failure(Exception):
@@ -36,6 +37,7 @@ class RunFiles:
         self.settings: dict[str, Any] = json.loads((incoming / "settings.json").read_text("utf-8"))
         self.outgoing = Path(self.settings["out"])
         self.wake = asyncio.Event()
+        self._news = asyncio.Event()  # set once, at the next change, for all who wait; then another takes its place
         self._next_prompt = 1
         self._next_event = 1
         self._host_mtime: int | None = None
@@ -100,10 +102,14 @@ class RunFiles:
             inotify.add_watch(str(self.incoming), flags.MOVED_TO | flags.CLOSE_WRITE)
         except (ImportError, AttributeError, OSError):
             return
+        with contextlib.suppress(OSError):
+            inotify.add_watch(str(self.incoming / "answers"), flags.MOVED_TO | flags.CLOSE_WRITE)
 
         def changed() -> None:
             inotify.read(timeout=0)
             self.wake.set()
+            self._news.set()
+            self._news = asyncio.Event()
 
         asyncio.get_running_loop().add_reader(inotify.fileno(), changed)
 
@@ -112,3 +118,15 @@ class RunFiles:
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self.wake.wait(), POLL)
         self.wake.clear()
+
+    async def answer(self, name: str, seconds: float) -> dict[str, Any] | None:
+        """The host's answer to the request ``name``; None where there is none within ``seconds``."""
+        path, end = self.incoming / "answers" / name, time.monotonic() + seconds
+        while True:
+            with contextlib.suppress(FileNotFoundError):
+                return dict(json.loads(path.read_text("utf-8")))
+            left = end - time.monotonic()
+            if left <= 0:
+                return None
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._news.wait(), min(left, ANSWER_POLL))

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from nanoclaw.channels.base import Deliver, SendFailed
+from nanoclaw.channels.base import Deliver, FetchFailed, Limits, Outgoing, SendFailed, State
 from nanoclaw.paths import chat_directory_name
 
 TAIL_BYTES = 16_000_000
@@ -23,17 +26,21 @@ class LocalChannel:
 
     prefix = "local:"
     takes_keys = True
+    limits = Limits(file=1_000_000_000)
+    state = State("connected")
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._keys: dict[Path, set[str]] = {}
 
-    def start(self, deliver: Deliver) -> None:
+    def start(self, deliver: Deliver, changed: Callable[[State], None]) -> None:
         self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
 
-    def send(self, jid: str, text: str, key: str) -> None:
-        path = self.path(jid)
-        line = {"key": key, "time": datetime.now(UTC).isoformat(timespec="milliseconds"), "text": text}
+    def send(self, message: Outgoing) -> str | None:
+        path, key = self.path(message.jid), message.key
+        line = {"key": key, "time": datetime.now(UTC).isoformat(timespec="milliseconds"), "text": message.text}
+        if message.file is not None:
+            line["file"] = str(self._keep(message))
         data = json.dumps(line, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
         try:
             fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -41,7 +48,7 @@ class LocalChannel:
                 if path not in self._keys:
                     self._keys[path] = _tail_keys(fd)
                 if key in self._keys[path]:
-                    return
+                    return None
                 size = os.fstat(fd).st_size
                 if size and os.pread(fd, 1, size - 1) != b"\n":
                     data = b"\n" + data
@@ -54,6 +61,24 @@ class LocalChannel:
         except OSError as error:
             self._keys.pop(path, None)
             raise SendFailed(f"{path}: {error.strerror}") from None
+        return None
+
+    def _keep(self, message: Outgoing) -> Path:
+        """Copy a file to where its person finds it. Before the line that names it: again is the same."""
+        assert message.file is not None
+        target = self._directory / "files" / f"{message.key}-{message.file_name}"
+        try:
+            target.parent.mkdir(exist_ok=True, mode=0o700)
+            shutil.copyfile(message.file, target)
+        except OSError as error:
+            raise SendFailed(f"{target}: {error.strerror}") from None
+        return target
+
+    def typing(self, jid: str) -> None:
+        return None
+
+    def fetch(self, attachment: Mapping[str, Any]) -> Iterator[bytes]:
+        raise FetchFailed("the local channel has no attachments", permanent=True)
 
     def stop(self) -> None:
         return None

@@ -6,6 +6,7 @@ files lie in a stage that the image is not made from, proxies are predefined bui
 
 from __future__ import annotations
 
+import argparse
 import ast
 import os
 import shutil
@@ -16,6 +17,7 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from nanoclaw.config.settings import load_config
 from nanoclaw.errors import UserError
 from nanoclaw.paths import PROJECT, Home
 from nanoclaw.runs.engine_check import find_cli, why_unavailable
@@ -24,6 +26,12 @@ from nanoclaw.runs.image import SOURCES, find_base, sources_digest
 PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY")
 CA_BUNDLES = ("PIP_CERT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 PIP_KEYS = ("index-url", "extra-index-url", "trusted-host", "proxy")
+
+
+def command(home: Home, arguments: argparse.Namespace) -> int:
+    config = load_config(home.config_file)
+    runtime = config.runtime if config.runtime != "process" else "docker"
+    return run(home, arguments.base, arguments.no_cache, arguments.browser, runtime, config.image)
 
 
 def run(

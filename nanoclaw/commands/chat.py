@@ -5,6 +5,7 @@ Either way it is the same: a message goes through the inbox, the answer is read 
 
 from __future__ import annotations
 
+import argparse
 import getpass
 import json
 import os
@@ -19,21 +20,27 @@ from pathlib import Path
 from typing import Any
 
 from nanoclaw import router
+from nanoclaw.commands.asking import choose
 from nanoclaw.conditions import PROBE_SECONDS
 from nanoclaw.errors import UserError
 from nanoclaw.files.atomic import BrokenFile, read_json, write_bytes
 from nanoclaw.files.locks import HomeLock, Locks
 from nanoclaw.files.watch import Watcher
-from nanoclaw.host import Host, make_home, write_host_file
+from nanoclaw.host import Host, write_host_file
 from nanoclaw.inbox import MESSAGE_BYTES
 from nanoclaw.models import Group, Line
 from nanoclaw.paths import Home
 from nanoclaw.runs.judge import VERDICTS
+from nanoclaw.stores.home import make_home
 from nanoclaw.stores.settings import Settings
 from nanoclaw.stores.transcripts import Transcripts
 
 LOOK_SECONDS = 0.5
 LARGEST_TEXT = MESSAGE_BYTES * 9 // 10
+
+
+def command(home: Home, arguments: argparse.Namespace) -> int:
+    return run(home, arguments.group, arguments.message)
 
 
 def run(home: Home, folder: str | None, message: str | None) -> int:
@@ -51,25 +58,6 @@ def run(home: Home, folder: str | None, message: str | None) -> int:
     finally:
         host.end()
         talk.end()
-
-
-def choose(settings: Settings, folder: str | None) -> Group:
-    """The group that is meant: the named one, else main, else the only one."""
-    groups = settings.groups
-    problem = next((f" ({p})" for p in settings.problems if folder is None or p.path.endswith(f"/{folder}.toml")), "")
-    if folder is not None:
-        if folder not in groups:
-            known = ", ".join(sorted(groups)) or "none"
-            fix = f"Registered: {known}. A group is a file state/groups/{folder}.toml."
-            raise UserError(f"No group {folder!r} is registered{problem}.", fix)
-        return groups[folder]
-    main = [group for group in groups.values() if group.is_main]
-    if main or len(groups) == 1:
-        return (main or list(groups.values()))[0]
-    if groups:
-        raise UserError("There is no main group.", f"Name one: --group {' | '.join(sorted(groups))}")
-    fix = 'Write state/groups/main.toml with the lines: jid = "local:main" and is_main = true'
-    raise UserError(f"No group is registered{problem}.", fix)
 
 
 class _HostWhileItLasts:

@@ -7,6 +7,7 @@ do not.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
 import signal
@@ -23,15 +24,20 @@ from nanoclaw.commands.demo_place import Place, find, remove_containers
 from nanoclaw.errors import UserError
 from nanoclaw.files.atomic import BrokenFile, write_bytes
 from nanoclaw.files.locks import HomeLock
-from nanoclaw.host import Host, make_home, write_host_file
+from nanoclaw.host import Host, write_host_file
 from nanoclaw.paths import PROJECT, Home
 from nanoclaw.runs.judge import VERDICTS
 from nanoclaw.runs.records import Records, Run
+from nanoclaw.stores.home import make_home
 
 ANSWER_SECONDS = 120.0
 ONCE_SECONDS = 60.0
 JID, FOLDER = "local:main", "main"
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def command(home: Home, arguments: argparse.Namespace) -> int:
+    return run(arguments.runtime)
 
 
 def run(runtime: str | None) -> int:

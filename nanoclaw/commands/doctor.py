@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
-import json
 from collections.abc import Callable, Mapping
 
+from nanoclaw.commands.output import Result
+from nanoclaw.doctor import channels, machine
 from nanoclaw.doctor import home as home_checks
-from nanoclaw.doctor import machine
 from nanoclaw.doctor.findings import Finding, Situation, look_at
 from nanoclaw.paths import Home
 
@@ -23,19 +24,18 @@ CHECKS: dict[str, Check] = {
     "groups": home_checks.check_groups_registered,
     "mounts": home_checks.check_mounts_allowed,
     "host": home_checks.check_host,
+    "channels": channels.check_channels,
+    "requests": channels.check_requests,
 }
 
 
-def run(home: Home, json_output: bool = False) -> int:
-    """Print every finding; return 0 (all is well), 1 (warnings) or 2 (something is broken)."""
+def command(home: Home, arguments: argparse.Namespace) -> Result:
+    """Every finding; exit code 0 (all is well), 1 (warnings) or 2 (something is broken)."""
     findings = run_checks(CHECKS, look_at(home))
     severities = {finding.severity for finding in findings}
     code = 2 if "error" in severities else 1 if "warning" in severities else 0
-    if json_output:
-        print(json.dumps({"exit": code, "findings": [dataclasses.asdict(finding) for finding in findings]}, indent=2))
-    else:
-        print(render(findings))
-    return code
+    value = {"exit": code, "findings": [dataclasses.asdict(finding) for finding in findings]}
+    return Result(value, render(findings), code)
 
 
 def run_checks(checks: Mapping[str, Check], situation: Situation) -> list[Finding]:

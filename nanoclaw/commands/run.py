@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 import signal
 import sys
@@ -16,6 +17,10 @@ from nanoclaw.paths import Home
 
 UNDELIVERED_SECONDS = 10.0
 """So long ``--once`` waits for a channel that does not take its replies; they stay in the outbox."""
+
+
+def command(home: Home, arguments: argparse.Namespace) -> int:
+    return run(home, arguments.once)
 
 
 def run(home: Home, once: bool = False) -> int:

@@ -10,8 +10,8 @@ import difflib
 import re
 from pathlib import Path
 from typing import Literal
-from urllib.parse import urlsplit
 
+from nanoclaw.config import values
 from nanoclaw.config.strict import FileProblems, read_text
 from nanoclaw.models import Credential, Environment, Problem
 
@@ -20,7 +20,8 @@ CREDENTIALS: dict[str, Literal["api_key", "oauth_token"]] = {
     "CLAUDE_CODE_OAUTH_TOKEN": "oauth_token",
 }
 BASE_URL = "ANTHROPIC_BASE_URL"
-KNOWN_KEYS = (*CREDENTIALS, BASE_URL)
+CHANNEL_SECRETS = ("TELEGRAM_BOT_TOKEN",)
+KNOWN_KEYS = (*CREDENTIALS, BASE_URL, *CHANNEL_SECRETS)
 _LINE = re.compile(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=(.*)")
 # What can stand in an HTTP header: printable ASCII without spaces (and without quotes).
 _VALUE = re.compile(r"""\s*(["']?)([!#-&(-~]*)\1(\s+\#.*|\s*)""", re.VERBOSE)
@@ -32,7 +33,7 @@ class _BadLine(Exception):
 
 def load_environment(path: Path) -> Environment:
     """.env; a missing file is an empty one. Raises FileProblems."""
-    values: dict[str, str] = {}
+    found: dict[str, str] = {}
     lines: dict[str, int] = {}
     problems: list[Problem] = []
     for number, line in enumerate(read_text(path).split("\n"), start=1):
@@ -42,13 +43,14 @@ def load_environment(path: Path) -> Environment:
             key, value = _read_line(line.strip())
             if other := next((known for known in lines if known == key or {known, key} == CREDENTIALS.keys()), None):
                 raise _BadLine(f"{key}: {other} is set on line {lines[other]} already; keep one of the two")
-            values[key], lines[key] = value, number
+            found[key], lines[key] = value, number
         except _BadLine as error:
             problems.append(Problem(str(path), number, str(error)))
     if problems:
         raise FileProblems(problems)
-    credential = next((Credential(CREDENTIALS[key], values[key]) for key in CREDENTIALS if key in values), None)
-    return Environment(credential, values.get(BASE_URL, Environment.base_url))
+    credential = next((Credential(CREDENTIALS[key], found[key]) for key in CREDENTIALS if key in found), None)
+    secrets = {key: found[key] for key in CHANNEL_SECRETS if key in found}
+    return Environment(credential, found.get(BASE_URL, Environment.base_url), secrets)
 
 
 def _read_line(line: str) -> tuple[str, str]:
@@ -65,15 +67,6 @@ def _read_line(line: str) -> tuple[str, str]:
         raise _BadLine(f"{key}: expected one word of letters, digits and signs, in matching quotes or without any")
     if not value[2]:
         raise _BadLine(f"{key}: expected a value, found none; remove the line if you do not use it")
-    if key == BASE_URL and not _is_base_url(value[2]):
+    if key == BASE_URL and not values.is_base_url(value[2]):
         raise _BadLine(f"{key}: expected a URL like https://api.anthropic.com")
     return key, value[2].rstrip("/") if key == BASE_URL else value[2]
-
-
-def _is_base_url(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        return False
-    return usable and not (parts.query or parts.fragment or parts.username is not None)

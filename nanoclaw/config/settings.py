@@ -31,6 +31,9 @@ CONFIG_KEYS: Keys = {
         "idle_timeout": values.duration,
     },
     "model": {"offline": values.boolean, "name": values.text},
+    "channels": {
+        "telegram": {"api_url": values.url},
+    },
 }
 
 MOUNT_KEYS: Keys = {

@@ -35,9 +35,17 @@ class Expected(Exception):
     """A check refuses a value; the message says what was expected."""
 
 
+@dataclass(frozen=True)
+class TableOf:
+    """A table of any keys that pass the check ``name``, each holding ``schema``."""
+
+    name: Callable[[object], str]
+    schema: Schema
+
+
 # What a key may hold. A check returns the value to keep or raises Expected; {…} is a table, [{…}] a list of tables.
 Keys = dict[str, "Schema | Required"]
-Schema = Callable[[object], Any] | Keys | list[Keys]
+Schema = Callable[[object], Any] | Keys | list[Keys] | TableOf
 
 
 @dataclass(frozen=True)
@@ -81,6 +89,15 @@ def read_text(path: Path) -> str:
         raise FileProblems([Problem(str(path), line, "expected UTF-8")]) from error
 
 
+def conform(document: object, keys: Keys) -> dict[str, Any]:
+    """The values of an object that did not come from a person's file. Raises Expected, which says all that is wrong."""
+    reader = _Reader(keys)
+    values: dict[str, Any] = reader.value(document, keys, ())
+    if reader.problems:
+        raise Expected("; ".join(text for _, text in reader.problems))
+    return values
+
+
 class _Reader:
     """Collects what is wrong with one document."""
 
@@ -93,6 +110,8 @@ class _Reader:
         try:
             if isinstance(schema, dict):
                 return self._table(found, schema, location)
+            if isinstance(schema, TableOf):
+                return self._table_of(found, schema, location)
             if not isinstance(schema, list):
                 return schema(found)
             if not isinstance(found, list):
@@ -116,6 +135,16 @@ class _Reader:
             elif name in found:
                 values[name] = self.value(found[name], schema, (*location, name))
         return values
+
+    def _table_of(self, found: object, table: TableOf, location: Location) -> dict[str, Any]:
+        if not isinstance(found, dict):
+            raise Expected("a table")
+        for name in found:
+            try:
+                table.name(name)
+            except Expected as error:
+                self.problems.append(((*location, name), f"{_label(location)}: expected {error}, found {_show(name)}"))
+        return {name: self.value(item, table.schema, (*location, name)) for name, item in found.items()}
 
     def _unknown(self, name: str, keys: Keys, location: Location) -> str:
         text = f"unknown key {name!r}" + (f" in [{_label(location)}]" if location else "")
@@ -157,7 +186,7 @@ _TOKEN = re.compile(
 def key_lines(source: str) -> dict[Location, int]:
     """The line (from 1) of the keys and tables of a valid TOML or JSON document, best effort.
 
-    Python's parsers give values without places, so this follows brackets and keys (bare ones, and quoted without dots).
+    Python's parsers give values without places, so this follows brackets and keys. A quoted key is one name.
     """
     lines: dict[Location, int] = {}
     items: Counter[str] = Counter()
@@ -174,7 +203,7 @@ def key_lines(source: str) -> dict[Location, int]:
                 items[table] += 1
             outer = [here]
         elif key:
-            here = (*outer[-1], *key.strip('"').split("."))
+            here = (*outer[-1], *((key[1:-1],) if key.startswith('"') else key.split(".")))
         elif mark == "{":
             outer.append(here)
         elif mark == "[":

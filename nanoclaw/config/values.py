@@ -8,6 +8,7 @@ import re
 import zoneinfo
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from nanoclaw.config.strict import Expected
 from nanoclaw.errors import UserError
@@ -97,6 +98,23 @@ def jid(value: object) -> str:
             chat_directory_name(text(value))
             return text(value)
     raise Expected('a chat\'s address like "local:main" or "tg:12345"')
+
+
+def is_base_url(url: str) -> bool:
+    """Whether ``url`` is http(s) with a host and without query, fragment or user."""
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+    return usable and not (parts.query or parts.fragment or parts.username is not None)
+
+
+def url(value: object) -> str:
+    """A base URL, without a slash at its end."""
+    if not isinstance(value, str) or not is_base_url(value):
+        raise Expected('a URL like "https://api.example.org"')
+    return value.rstrip("/")
 
 
 def image(value: object) -> str:

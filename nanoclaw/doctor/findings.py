@@ -9,6 +9,7 @@ from typing import Literal, TypeVar
 
 from nanoclaw.config.env import load_environment
 from nanoclaw.config.mounts import load_allowlist
+from nanoclaw.config.senders import load_senders
 from nanoclaw.config.settings import check_groups, load_config, load_group
 from nanoclaw.config.strict import FileProblems
 from nanoclaw.models import Config, Environment, Group, Problem
@@ -58,4 +59,5 @@ def look_at(home: Home) -> Situation:
     refused = dict(check_groups(groups, home.group_files, {path.stem for path in home.cursors.glob("*.json")}))
     problems.extend(refused.values())
     attempt(load_allowlist, home.mount_allowlist)
+    attempt(load_senders, home.sender_allowlist)
     return Situation(home, config, environment, tuple(g for g in groups if g not in refused), tuple(problems))

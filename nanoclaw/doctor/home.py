@@ -47,8 +47,11 @@ def check_files(situation: Situation) -> list[Finding]:
     for problem in situation.problems:
         text = str(problem).removeprefix(f"{situation.home.root}/")
         cure = f"${{EDITOR:-vi}} {f'+{problem.line} ' if problem.line else ''}{quote(problem.path)}"
-        findings.append(Finding("files", "error", text, "the file is not used as long as this is so", cure))
-    return findings or [Finding("files", "ok", "config.toml, groups, .env and the allowlist are valid")]
+        cause = "the file is not used as long as this is so"
+        if problem.path == str(situation.home.sender_allowlist):
+            cause = "a living host goes on with the last good one; without one only owners may wake agents"
+        findings.append(Finding("files", "error", text, cause, cure))
+    return findings or [Finding("files", "ok", "config.toml, groups, .env and the allowlists are valid")]
 
 
 def check_directories(situation: Situation) -> list[Finding]:
@@ -100,7 +103,7 @@ def check_mounts_allowed(situation: Situation) -> list[Finding]:
 
 def check_host(situation: Situation) -> list[Finding]:
     state = situation.home.state
-    if not _locked(state):
+    if not host_lives(situation):
         return [Finding("host", "warning", "no host is running", "messages wait", "python3 nanoclaw.py run")]
     try:
         record = json.loads((state / "host.json").read_bytes())
@@ -110,9 +113,10 @@ def check_host(situation: Situation) -> list[Finding]:
     return [Finding("host", "ok", f"running ({details})")]
 
 
-def _locked(directory: Path) -> bool:
+def host_lives(situation: Situation) -> bool:
+    """Does a process hold the home's lock?"""
     try:
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        descriptor = os.open(situation.home.state, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:
         return False
     try:

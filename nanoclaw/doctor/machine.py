@@ -14,7 +14,7 @@ from nanoclaw.errors import UserError
 from nanoclaw.paths import PROJECT
 from nanoclaw.runs import engine_check, image
 
-PACKAGES = ("docker", "watchdog", "filelock", "tomli_w", "tomlkit")
+PACKAGES = ("docker", "requests", "watchdog", "filelock", "tomli_w", "tomlkit")
 DISK_WARNING = 85
 ENGINE_SECONDS = 1.2  # for one answer: a hanging engine holds up the other checks no longer
 

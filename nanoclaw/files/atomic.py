@@ -77,6 +77,13 @@ def write_plain(path: Path, data: bytes, mode: int = 0o600) -> None:
         file.write(data)
 
 
+def write_volatile(path: Path, data: bytes, mode: int = 0o600) -> None:
+    """Replace a file whole, without waiting for the disk: what may be lost with the machine's power."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}.{time.monotonic_ns()}")
+    write_plain(draft, data, mode)
+    os.rename(draft, path)
+
+
 def json_bytes(value: Any) -> bytes:
     """JSON in a form that people can read and diff. What UTF-8 cannot hold becomes ``?``."""
     return json.dumps(value, ensure_ascii=False, indent=1).encode("utf-8", "replace") + b"\n"

@@ -3,6 +3,8 @@
 One process is the host of a home at a time: it holds a flock on the state/ directory itself (a lock *file* can be
 removed and taken twice). Inside it, threads take these locks in the order of ``ORDER``, left to right, never the
 other way round; no subprocess and no network under any of them.
+
+Settings that people write are guarded between processes by :func:`editing`, which is taken outside of all others.
 """
 
 from __future__ import annotations
@@ -15,8 +17,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from nanoclaw.errors import UserError
+
 LOOK_SECONDS = 0.05
-ORDER = ("config", "task", "run", "cursor", "chat", "outbox", "journal")
+ORDER = ("config", "task", "run", "cursor", "chat", "outbox", "journal", "chats")
 
 
 class HomeLock:
@@ -58,6 +62,23 @@ def _flock_again(fd: int) -> bool:
     """doctor takes a shared lock for an instant to see whether a host lives: that must refuse nobody."""
     time.sleep(LOOK_SECONDS)
     return _flock(fd, blocking=False)
+
+
+@contextmanager
+def editing(path: Path, wait: float = 5.0) -> Iterator[None]:
+    """Be the one who changes ``path`` (a file, or a directory of files), among all processes and threads; its directory
+    must exist. UserError after ``wait`` s: it says who does. Not reentrant. An editor may run under a file's lock;
+    where both are taken, a file's comes before its directory's."""
+    from filelock import FileLock, Timeout  # 60 ms that most commands do not need
+
+    lock = path.with_name(f".{path.name}.lock")
+    try:
+        with FileLock(lock, timeout=wait, mode=0o600):
+            lock.write_text(str(os.getpid()))
+            yield
+    except Timeout:
+        pid = lock.read_text().strip() or "?"
+        raise UserError(f"{path} is being edited by pid {pid}.", "Finish there first, then try again.") from None
 
 
 class Locks:

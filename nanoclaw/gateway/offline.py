@@ -17,7 +17,7 @@ from nanoclaw.gateway.messages_api import Block, Text, ToolUse, tool_results, us
 
 HELP = (
     'I understand: "write FILE: TEXT", "remember TEXT", "what do you remember", "what did I say", "run COMMAND", '
-    '"internal TEXT". Everything else I repeat.'
+    '"say TEXT", "internal TEXT". Everything else I repeat.'
 )
 NAME = "I am the offline model"
 MEMORY_FILE = "CLAUDE.md"
@@ -70,6 +70,8 @@ def _respond(last: str, earlier: list[str]) -> Block:
         return _shell(f"printf '%s\\n' {line} >> {MEMORY_FILE}", f"I noted it in {MEMORY_FILE}.")
     if verb == "run" and rest:
         return _shell(rest, "The command said:")
+    if verb == "say" and rest:
+        return ToolUse("mcp__nanoclaw__send_message", {"text": rest})
     if verb == "internal":
         return Text(f"<internal>{rest}</internal>{NAME}. I kept something to myself.")
     if asked.startswith("what did i say"):
@@ -93,11 +95,11 @@ def _shell(command: str, afterwards: str) -> ToolUse:
 
 
 def _after_tool(asking: dict[str, Any], result: dict[str, Any]) -> Text:
-    """The words after a command, which the assistant's message ``asking`` had ordered."""
+    """The words after a command or another tool, which the assistant's message ``asking`` had ordered."""
     if result["is_error"]:
         return Text(f"{NAME}. The command failed: {result['text']}")
     orders = [block["input"] for block in asking["content"] if block.get("id") == result["tool_use_id"]]
-    afterwards = orders[0].get("description", "") if orders else ""
+    afterwards = orders[0].get("description", "I said it.") if orders else ""
     return Text(f"{NAME}. {afterwards}" + (f" {result['text'] or 'nothing'}" if afterwards.endswith(":") else ""))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shlex
 import uuid
+from collections.abc import Callable
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -20,6 +21,7 @@ from nanoclaw.runs import command, engine_check, layout, local_process
 from nanoclaw.runs.layout import Bind
 from nanoclaw.runs.records import Claim, Records, Run, write_command
 from nanoclaw.runs.runtime import CommandRuntime, DockerRuntime, Runtime
+from nanoclaw.stores.registry import make_folder
 from nanoclaw.stores.sessions import Session
 from nanoclaw.stores.settings import Settings
 from nanoclaw.stores.transcripts import Position
@@ -47,16 +49,25 @@ class Runtimes:
 class Preparation:
     """Makes runs. Called under the group's cursor lock: it only reads and writes files."""
 
-    def __init__(self, home: Home, home_id: str, settings: Settings, records: Records) -> None:
+    def __init__(
+        self,
+        home: Home,
+        home_id: str,
+        settings: Settings,
+        records: Records,
+        snapshots: Callable[[Path, Group], None] = lambda directory, group: None,
+    ) -> None:
+        """``snapshots``: put what the agent may know of the house into the draft of a run's directory."""
         self._home = home
+        self._snapshots = snapshots
         self._home_id = home_id
         self._settings = settings
         self._records = records
 
     def prepare(
-        self, group: Group, session: Session | None, batch: Batch, prompt: str, claim: Claim
+        self, group: Group, session: Session | None, prompt: str, claim: Claim, errand: str | None = None
     ) -> tuple[Run, Start]:
-        """Make ``runs/<id>/`` appear with the claim of ``batch`` in it (durable), and say how to start its
+        """Make ``runs/<id>/`` appear with the claim of its first prompt in it (durable), and say how to start its
         container."""
         config = self._settings.config
         run_id = self._records.new_id(group.folder, datetime.now())
@@ -81,6 +92,7 @@ class Preparation:
             session=session.id if session else None,
             anchor=session.anchor if session else None,
             claims=[claim],
+            errand=errand,
         )
         extra = self._extra_binds(group)
         process = config.runtime == "process"
@@ -89,18 +101,20 @@ class Preparation:
         environment = layout.environment(view, config, variable, placeholder, socket)
         user = None if process else layout.container_user(self._home)
         start = self._start(run, group, directory, socket, extra, environment, user)
-        told = layout.runner_settings(run_id, view, config, run.session, run.anchor, extra)
+        told = layout.runner_settings(run, view, config, group.is_main, extra)
 
         def fill(draft: Path) -> None:
-            for part in ("in", "ipc", "ipc/messages", "ipc/tasks", "out"):
+            for part in ("in", "in/answers", "ipc", "ipc/messages", "ipc/tasks", "out"):
                 (draft / part).mkdir(mode=0o755)
             for part in ("out", "ipc/messages", "ipc/tasks"):
                 layout.make_writable(draft / part, user)
             write_plain(draft / "in" / "settings.json", json_bytes(told), mode=0o644)
             write_plain(draft / "in" / "host", b"", mode=0o644)
             self._records.write_prompt(draft / "in", claim, prompt, durable=False)
+            self._snapshots(draft, group)
             write_command(draft, start.shell_text())
 
+        make_folder(self._home, group.folder, config.assistant_name, group.is_main, user)
         for path in (
             self._home.group_folder(group.folder),
             self._home.groups / "global",
@@ -169,4 +183,9 @@ class Start:
 
 def new_claim(n: int, batch: Batch, after: Position) -> Claim:
     """The claim of a batch as the ``n``-th prompt of a run, behind ``after`` in the transcript."""
-    return Claim(n, str(uuid.uuid4()), after, batch.place)
+    return Claim(n, str(uuid.uuid4()), after, batch.place, quote=batch.wakers[-1])
+
+
+def errand_claim(at: Position) -> Claim:
+    """The claim of a prompt that is no message of the chat: it covers nothing."""
+    return Claim(1, str(uuid.uuid4()), at, at)

@@ -15,6 +15,7 @@ from typing import Any
 
 from nanoclaw.models import Config, Group
 from nanoclaw.paths import PROJECT, Home
+from nanoclaw.runs.records import Run
 
 PROJECT_ALLOWLIST = ("nanoclaw.py", "nanoclaw", "container", "docs", "README.md")
 """What the main group sees of the program: its sources, never .env or state/."""
@@ -37,6 +38,7 @@ class View:
     """Paths as the runner sees them: in a container, or on the host for the process runtime."""
 
     run: str
+    ipc: str
     group: str
     shared: str
     gateway: str
@@ -47,6 +49,7 @@ class View:
 
 CONTAINER = View(
     "/workspace/run",
+    "/workspace/ipc",
     "/workspace/group",
     "/workspace/global",
     "/workspace/gateway",
@@ -60,6 +63,7 @@ def host_view(home: Home, folder: str, run: Path, socket: Path) -> View:
     """The view of the process runtime: no mounts, the host's own paths."""
     return View(
         str(run),
+        str(run / "ipc"),
         str(home.group_folder(folder)),
         str(home.groups / "global"),
         str(socket.parent),
@@ -89,18 +93,19 @@ def binds(home: Home, group: Group, run: Path, socket: Path, extra: Iterable[Bin
     return found + list(extra)
 
 
-def runner_settings(
-    run_id: str, view: View, config: Config, session: str | None, anchor: str | None, extra: Iterable[Bind]
-) -> dict[str, Any]:
+def runner_settings(run: Run, view: View, config: Config, is_main: bool, extra: Iterable[Bind]) -> dict[str, Any]:
     """in/settings.json: all that the runner needs to know (../README.md)."""
     return {
-        "run": run_id,
+        "run": run.id,
         "out": f"{view.run}/out",
         "cwd": view.group,
         "assistant_name": config.assistant_name,
         "model": config.model,
-        "session": session,
-        "anchor": anchor,
+        "session": run.session,
+        "anchor": run.anchor,
+        "ipc": view.ipc,
+        "jid": run.jid,
+        "is_main": is_main,
         "memory_files": [f"{view.shared}/CLAUDE.md"],
         "additional_directories": [bind.target if view is CONTAINER else bind.source for bind in extra],
         "conversations": f"{view.group}/conversations",

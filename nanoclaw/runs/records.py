@@ -22,8 +22,9 @@ from nanoclaw.stores.transcripts import Position
 
 @dataclass
 class Claim:
-    """A prompt: the messages behind ``after`` through ``place``. ``state``: ``offered`` → ``consumed`` → ``finished``.
-    ``output``: something reached the chat after it was consumed. ``broken``: finished without its result."""
+    """A prompt: the messages behind ``after`` through ``place``. ``state``: ``offered`` → ``consumed`` →
+    ``finished``. ``output``: something reached the chat after it was consumed. ``broken``: finished without its
+    result. ``quote``: the id of the last message in it that woke the agent."""
 
     n: int
     uuid: str
@@ -32,6 +33,7 @@ class Claim:
     state: str = "offered"
     output: bool = False
     broken: bool = False
+    quote: str | None = None
 
 
 @dataclass
@@ -57,6 +59,7 @@ class Run:
     session: str | None = None
     anchor: str | None = None
     kind: str = "message"
+    errand: str | None = None
     idle: bool = False
     status: str = "prepared"
     container_id: str | None = None
@@ -170,7 +173,8 @@ class Records:
         for path in sorted((self.path(run_id) / "in").glob("[0-9]*.json")):
             value = read_json(path) if int(path.stem) not in known else None
             if value is not None:
-                yield Claim(value["n"], value["uuid"], Position(**value["after"]), Position(**value["place"]))
+                after, place = Position(**value["after"]), Position(**value["place"])
+                yield Claim(value["n"], value["uuid"], after, place, quote=value.get("quote"))
 
     def write_prompt(self, directory: Path, claim: Claim, text: str, durable: bool) -> None:
         """in/NNNNNN.json: the claim of a prompt, readable in the container. Not ``durable``: in a draft whose
@@ -182,6 +186,7 @@ class Records:
             "through": claim.place.seq,
             "after": asdict(claim.after),
             "place": asdict(claim.place),
+            "quote": claim.quote,
             "text": text,
         }
         path = directory / f"{claim.n:06d}.json"

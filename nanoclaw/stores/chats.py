@@ -3,28 +3,63 @@ kept here."""
 
 from __future__ import annotations
 
+from datetime import datetime
+from typing import Any
+
 from nanoclaw.files.atomic import BrokenFile, JsonFile
 from nanoclaw.files.locks import Locks
 from nanoclaw.paths import Home
 
+MOST = 2000
+"""So many chats are known: strangers can make any number of them write to a bot. The longest silent one goes."""
+SEEN_SECONDS = 3600.0
+"""``last_seen`` is written this often at most."""
+
 
 class Chats:
-    """state/chats.json: ``{jid: {"name", "channel", "first_seen", "last_sender"}}``."""
+    """state/chats.json: ``{jid: {"name", "channel", "first_seen", "last_seen"}}``."""
 
     def __init__(self, home: Home, locks: Locks) -> None:
         self._file = JsonFile(home.state / "chats.json")
         self._locks = locks
 
-    def saw(self, jid: str, name: str, channel: str, when: str) -> None:
-        """Remember a chat; writes only when it is new or its name changed. Never in a message's way: a broken file
-        is left."""
-        with self._locks.hold("config", "chats"):
+    def saw(self, jid: str, name: str, channel: str, when: str) -> bool:
+        """Remember a chat; True when it is new or has another name. Never in a message's way: a broken file is left."""
+        with self._locks.hold("chats"):
             try:
                 chats = self._file.read() or {}
                 known = chats.get(jid)
-                if isinstance(known, dict) and known.get("name") == name:
-                    return
-                first = known.get("first_seen", when) if isinstance(known, dict) else when
-                self._file.write({**chats, jid: {"name": name, "channel": channel, "first_seen": first}})
+                known = known if isinstance(known, dict) else None
+                if known and known.get("name") == name and not _older(str(known.get("last_seen", "")), when):
+                    return False
+                first = known.get("first_seen", when) if known else when
+                others = {key: value for key, value in chats.items() if key != jid}
+                while len(others) >= MOST:
+                    others.pop(min(others, key=lambda key: _last_seen(others[key])))
+                self._file.write(
+                    {**others, jid: {"name": name, "channel": channel, "first_seen": first, "last_seen": when}}
+                )
+                return known is None or known.get("name") != name
             except BrokenFile:
-                return
+                return False
+
+    def all(self) -> dict[str, dict[str, Any]]:
+        """All known chats by JID, those that wrote last first; empty where the file is broken."""
+        with self._locks.hold("chats"):
+            try:
+                chats = self._file.read() or {}
+            except BrokenFile:
+                return {}
+        found = {jid: chat for jid, chat in chats.items() if isinstance(chat, dict)}
+        return dict(sorted(found.items(), key=lambda pair: _last_seen(pair[1]), reverse=True))
+
+
+def _last_seen(chat: Any) -> str:
+    return str(chat.get("last_seen") or chat.get("first_seen") or "") if isinstance(chat, dict) else ""
+
+
+def _older(then: str, now: str) -> bool:
+    try:
+        return (datetime.fromisoformat(now) - datetime.fromisoformat(then)).total_seconds() > SEEN_SECONDS
+    except (ValueError, TypeError):
+        return then != now

@@ -29,6 +29,10 @@ def to_json(line: Line) -> bytes:
         value["attachments"] = list(message.attachments)
     if message.run:
         value["run"] = message.run
+    if message.addressed:
+        value["addressed"] = True
+    if message.platform_id:
+        value["platform_id"] = message.platform_id
     # A lone surrogate (a platform's broken text) cannot be encoded: it becomes U+FFFD, so that the line stays UTF-8.
     text = json.dumps(value, ensure_ascii=False).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return text.encode() + b"\n"
@@ -55,6 +59,8 @@ def from_json(data: bytes, jid: str) -> Line | None:
             reply_to={str(k): str(v) for k, v in reply_to.items()} if isinstance(reply_to, dict) else None,
             attachments=tuple(a for a in attachments if isinstance(a, dict)) if isinstance(attachments, list) else (),
             run=str(value["run"]) if value.get("run") else None,
+            addressed=bool(value.get("addressed")),
+            platform_id=str(value["platform_id"]) if value.get("platform_id") else None,
         )
         return Line(seq, str(value.get("received", "")), message)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):

@@ -22,7 +22,9 @@ log = logging.getLogger("nanoclaw")
 @dataclass(frozen=True)
 class Reply:
     """``order`` is unique and increasing over all replies; ``state``: ``ready``, or ``sending`` once the channel
-    was asked. ``run`` is None for what the host itself says (a notice)."""
+    was asked; ``sent``: so many parts of a long one are delivered. ``run`` is None for what the host or a script says.
+    ``quote``: the id of the message that it answers. ``file``: the name of a file that goes along; its content lies in
+    ``state/outbox/files/<id>``."""
 
     id: str
     jid: str
@@ -33,6 +35,9 @@ class Reply:
     run: str | None = None
     state: str = "ready"
     reason: str | None = None
+    sent: int = 0
+    quote: str | None = None
+    file: str | None = None
 
 
 class Outbox:
@@ -41,23 +46,36 @@ class Outbox:
     def __init__(self, home: Home, locks: Locks) -> None:
         self._directory = home.outbox
         self._failed = home.outbox / "failed"
+        self.files = home.outbox / "files"
         self._locks = locks
         self._replies: dict[str, Reply] = {}
         self._order = 0
 
     def load(self) -> None:
         """Read what an earlier host left."""
-        self._failed.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for directory in (self._failed, self.files):
+            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         with self._locks.hold("outbox"):
             self._replies = {reply.id: reply for reply in self._read_all()}
             self._order = max((reply.order for reply in self._replies.values()), default=0)
 
-    def put(self, reply_id: str, jid: str, folder: str, text: str, created: str, run: str | None = None) -> None:
-        """Keep a reply until its channel took it (durable). The same id again changes nothing."""
+    def put(
+        self,
+        reply_id: str,
+        jid: str,
+        folder: str,
+        text: str,
+        created: str,
+        run: str | None = None,
+        quote: str | None = None,
+        file: str | None = None,
+    ) -> None:
+        """Keep a reply until its channel took it (durable). The same id again changes nothing. A ``file``'s content is
+        in its place already."""
         with self._locks.hold("outbox"):
             if reply_id in self._replies:
                 return
-            reply = Reply(reply_id, jid, folder, text, created, self._order + 1, run)
+            reply = Reply(reply_id, jid, folder, text, created, self._order + 1, run, quote=quote, file=file)
             write_json(self._path(reply), asdict(reply))
             self._order += 1
             self._replies[reply_id] = reply
@@ -70,10 +88,10 @@ class Outbox:
                 heads.setdefault(reply.jid, reply)
             return list(heads.values())
 
-    def mark_sending(self, reply: Reply) -> Reply:
-        """From here on the channel may have taken it."""
+    def mark_sending(self, reply: Reply, sent: int = 0) -> Reply:
+        """From here on the channel may have taken the part behind the first ``sent`` ones."""
         with self._locks.hold("outbox"):
-            sending = replace(reply, state="sending")
+            sending = replace(reply, state="sending", sent=sent)
             write_json(self._path(reply), asdict(sending))
             self._replies[reply.id] = sending
             return sending
@@ -82,6 +100,8 @@ class Outbox:
         """The channel took it and the transcript has it: gone = done."""
         with self._locks.hold("outbox"):
             self._path(reply).unlink(missing_ok=True)
+            if reply.file is not None:
+                (self.files / reply.id).unlink(missing_ok=True)
             self._replies.pop(reply.id, None)
 
     def failed(self, reply: Reply, reason: str) -> None:

@@ -3,6 +3,7 @@ session."""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 from nanoclaw.files.atomic import BrokenFile, read_json, write_json
@@ -33,16 +34,26 @@ class Sessions:
         if value is None:
             return None
         session, anchor = value.get("session"), value.get("anchor")
+        if session is None and "not_from" in value:
+            return None
         if not isinstance(session, str) or not (anchor is None or isinstance(anchor, str)):
             raise BrokenFile(path, 0, 'expected {"session": "…", "anchor": "…"}; delete the file for a fresh session')
         return Session(session, anchor)
 
-    def put(self, folder: str, session: Session) -> None:
+    def put(self, folder: str, session: Session, run_id: str | None = None) -> None:
+        """``run_id``: the run that reports it; it has no say in a session that was cleared while it lived."""
+        path = self._home.sessions / f"{check_folder(folder)}.json"
         with self._locks.hold("cursor", folder):
-            value = {"session": session.id, "anchor": session.anchor}
-            write_json(self._home.sessions / f"{check_folder(folder)}.json", value)
+            with suppress(BrokenFile):
+                if run_id is not None and (read_json(path) or {}).get("not_from") == run_id:
+                    return
+            write_json(path, {"session": session.id, "anchor": session.anchor})
 
-    def clear(self, folder: str) -> None:
-        """The next run starts a fresh session."""
+    def clear(self, folder: str, not_from: str | None = None) -> None:
+        """The next run starts a fresh session. ``not_from``: a run that lives still."""
+        path = self._home.sessions / f"{check_folder(folder)}.json"
         with self._locks.hold("cursor", folder):
-            (self._home.sessions / f"{check_folder(folder)}.json").unlink(missing_ok=True)
+            if not_from is not None:
+                write_json(path, {"session": None, "not_from": not_from})
+            else:
+                path.unlink(missing_ok=True)

@@ -1,5 +1,5 @@
-"""Settings in force: config.toml, groups/*.toml and .env as they stand now, or as they last stood when they were
-right.
+"""Settings in force: config.toml, groups/*.toml, .env and the sender allowlist as they stand now, or as they last stood
+when they were right.
 
 A file that became wrong changes nothing: the last good content stays in force, and the problem is logged once per
 change and kept for doctor. One bad group does not stop the others. Only the very first reading of config.toml raises.
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from nanoclaw.config.env import load_environment
+from nanoclaw.config.senders import CLOSED, EVERYBODY, Senders, load_senders
 from nanoclaw.config.settings import check_groups, load_config, load_group
 from nanoclaw.config.strict import FileProblems
 from nanoclaw.errors import UserError
@@ -43,6 +44,7 @@ class Settings:
         self.config: Config = load_config(home.config_file)
         self._stamps[home.config_file] = _stamp(home.config_file)
         self.groups: dict[str, Group] = {}
+        self.senders: Senders = CLOSED
         self.unsettled = True
         """True while a file looks half-saved: refresh again after SETTLE_SECONDS."""
         self.refresh()
@@ -72,13 +74,17 @@ class Settings:
         """Read what changed; True if something in force is different now."""
         with self._lock:
             self.unsettled = False
-            before = (self.config, self.groups)
+            before = (self.config, self.groups, self.senders)
             path = self._home.config_file
             if self._changed(path):
                 self.config = self._load(path, load_config, self.config)
+            path = self._home.sender_allowlist
+            if self._changed(path):
+                last_good = CLOSED if self.senders is EVERYBODY else self.senders
+                self.senders = self._load(path, load_senders, last_good)
             self._refresh_groups()
             self._refresh_environment()
-            return before != (self.config, self.groups)
+            return before != (self.config, self.groups, self.senders)
 
     def _refresh_groups(self) -> None:
         files = {folder: self._file_of(folder) for folder in {*self._good, *self._saved()}}
@@ -129,8 +135,9 @@ class Settings:
                 return last_good
             problems = error.problems if isinstance(error, FileProblems) else (Problem(str(path), 0, error.problem),)
             self._problems[path] = problems
+            good = "only owners may wake agents" if last_good is CLOSED else "the last good ones stay in force"
             for problem in problems:
-                log.error("Settings refused, the last good ones stay in force: %s", problem)
+                log.error("Settings refused, %s: %s", good, problem)
             return last_good
         if self._problems.pop(path, None):
             log.info("Settings are right again: %s", path)

@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 
-from tests.bench import burst, idle, latency, startup, storage
+from tests.bench import burst, idle, latency, many, requests, startup, storage
 from tests.bench.figures import Figure, say, table
 
 BENCHES = {
@@ -23,6 +23,9 @@ BENCHES = {
     "news": storage.news,
     "burst": burst.burst,
     "startup": startup.startup,
+    "requests": requests.requests,
+    "groups": many.groups,
+    "commands": many.commands,
 }
 
 

@@ -64,15 +64,18 @@ class Events:
 
 
 class Household:
-    """``groups`` groups ``g00``, ``g01``, … without a trigger. Times are Unix times in s."""
+    """``groups`` groups ``g00``, ``g01``, … (with more digits where there are more than a hundred). Times are Unix
+    times in s."""
 
-    def __init__(self, groups: int) -> None:
+    def __init__(self, groups: int, requires_trigger: bool = False) -> None:
         docker = shutil.which("docker")
         if docker is None:
             raise SystemExit("bench: there is no docker on this machine")
         self.root = Path(tempfile.mkdtemp(prefix="nc-bench-", dir="/tmp")).resolve()
         self.home = Home(self.root / "home", self.root / "config")
-        self.folders = [f"g{number:02d}" for number in range(groups)]
+        width = max(2, len(str(groups - 1)))
+        self.folders = [f"g{number:0{width}d}" for number in range(groups)]
+        self._requires_trigger = str(requires_trigger).lower()
         self.model = ScriptedModel()
         self._drafts = self.root / "drafts"
         self._pipe = self.root / "docker-run"
@@ -89,20 +92,22 @@ class Household:
         self.model.__enter__()
         self.home.config_file.write_text('timezone = "UTC"\n')
         for folder in self.folders:
-            text = f'jid = "local:{folder}"\nname = "{folder}"\nrequires_trigger = false\n'
+            text = f'jid = "local:{folder}"\nname = "{folder}"\nrequires_trigger = {self._requires_trigger}\n'
             self.home.group_file(folder).write_text(text)
         self.home.env_file.write_text(f"ANTHROPIC_API_KEY=sk-ant-api03-bench\nANTHROPIC_BASE_URL={self.model.url}\n")
         self.home.env_file.chmod(0o600)
         try:
-            self._start()
+            self.first_start = self.start()
         except BaseException:
             self.__exit__()
             raise
         return self
 
-    def _start(self) -> None:
+    def start(self) -> float:
+        """Start the host; the seconds from the start of its process until its log says so."""
         path = f"{self.docker.parent}{os.pathsep}{os.environ['PATH']}"
         homes = {"NANOCLAW_HOME": str(self.home.root), "NANOCLAW_CONFIG_DIR": str(self.home.user_config)}
+        begun = time.perf_counter()
         with open(self.root / "host.log", "wb") as log:
             process = subprocess.Popen(
                 [sys.executable, str(PROJECT / "nanoclaw.py"), "run"],
@@ -119,17 +124,24 @@ class Household:
             if process.poll() is not None:
                 raise RuntimeError(f"the host ended: {(self.root / 'host.log').read_text()[-2000:]}")
             log = self.home.logs / "nanoclaw.log"
-            return True if log.exists() and "Host started" in log.read_text() else None
+            return True if log.exists() and f"Host started pid={process.pid} " in log.read_text() else None
 
-        until(started, DEADLINE, "the host's start", pause=0.02)
+        until(started, DEADLINE, "the host's start", pause=0.005)
+        return time.perf_counter() - begun
+
+    def stop(self) -> None:
+        """End the host; containers go on."""
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self.pid = 0
 
     def __exit__(self, *_: object) -> None:
         if self.pid:
-            self._process.send_signal(signal.SIGTERM)
-            try:
-                self._process.wait(10)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
+            self.stop()
         self.model.close()
         identity = self.home.state / "home.json"
         if identity.exists():
@@ -143,13 +155,24 @@ class Household:
 
     def drop(self, folder: str, text: str) -> float:
         """Put a message into a group's inbox by a rename from outside; the time just before it."""
-        name = f"{time.time_ns()}.txt"
+        return self._put(self.home.inbox / folder, ".txt", text)
+
+    def request(self, folder: str, text: str) -> float:
+        """Have something said in a group's chat, by the file that a script would write; the time just before it."""
+        value = {"type": "message", "chatJid": f"local:{folder}", "text": text}
+        return self._put(self.home.ipc / folder / "messages", ".json", json.dumps(value))
+
+    def _put(self, directory: Path, suffix: str, content: str) -> float:
+        name = f"{time.time_ns()}{suffix}"
         draft = self._drafts / name
-        draft.write_text(text)
-        target = self.home.inbox / folder / name
+        draft.write_text(content)
         now = time.time()
-        os.rename(draft, target)
+        os.rename(draft, directory / name)
         return now
+
+    def transcript_bytes(self, folder: str) -> int:
+        """How long a chat's transcript is."""
+        return sum(path.stat().st_size for path in self.home.chat(f"local:{folder}").glob("*.jsonl"))
 
     def delivered_bytes(self, folder: str) -> int:
         """How much the local channel's far side has of a chat."""

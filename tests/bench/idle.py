@@ -36,21 +36,26 @@ def idle() -> list[Figure]:
 def _watch(pid: int, what: str, floor: float) -> list[Figure]:
     time.sleep(SETTLE)
     say(f"{what}: {SECONDS:.0f} s ...")
-    before, start = _cpu_seconds(pid), time.monotonic()
-    time.sleep(SECONDS)
-    cpu = 100 * (_cpu_seconds(pid) - before) / (time.monotonic() - start)
+    cpu, how = cpu_percent(pid)
     status = process_status(pid)
     rss, threads = status["VmRSS"] / 1024, status["Threads"]
     return [
         Figure(
-            f"{what}: CPU", cpu, "%", None, "0.1 %", "<= 0.1 %", cpu <= 0.1,
-            f"of one core, over {SECONDS:.0f} s (the kernel counts 10 ms steps, 0.017 %)",
+            f"{what}: CPU", cpu, "%", None, "0.1 %", "<= 0.1 %", cpu <= 0.1, how,
         ),
         Figure(
             f"{what}: RSS", rss, "MB", floor, "64 MB", "<= 45 MB", rss <= 45,
             f"VmRSS with {threads} threads; baseline: the same Python with the packages imported",
         ),
     ]  # fmt: skip
+
+
+def cpu_percent(pid: int) -> tuple[float, str]:
+    """What a process uses of one core in the next ``SECONDS``, and how that was measured."""
+    before, start = _cpu_seconds(pid), time.monotonic()
+    time.sleep(SECONDS)
+    cpu = 100 * (_cpu_seconds(pid) - before) / (time.monotonic() - start)
+    return cpu, f"of one core, over {SECONDS:.0f} s (the kernel counts 10 ms steps, 0.017 %)"
 
 
 def _cpu_seconds(pid: int) -> float:

@@ -28,9 +28,9 @@ def startup() -> list[Figure]:
         docker = shutil.which("docker") or "docker"
         for number in range(ROUNDS + 1):
             calm(5.0)
-            times = [_seconds([*launcher, "--version"], homes), _seconds([python, "-c", "pass"], homes)]
+            times = [seconds_of([*launcher, "--version"], homes), seconds_of([python, "-c", "pass"], homes)]
             if number <= DOCTORS:
-                times += [_seconds([*launcher, "doctor"], homes), _seconds([docker, "version"], homes)]
+                times += [seconds_of([*launcher, "doctor"], homes), seconds_of([docker, "version"], homes)]
             if number:
                 for kept, seconds in zip((version, empty, doctor, engine), times, strict=False):
                     kept.append(seconds)
@@ -47,7 +47,8 @@ def startup() -> list[Figure]:
     ]  # fmt: skip
 
 
-def _seconds(argv: list[str], environment: dict[str, str]) -> float:
+def seconds_of(argv: list[str], environment: dict[str, str]) -> float:
+    """How long a process takes that says and asks nothing; its exit code does not matter."""
     start = time.perf_counter()
     subprocess.run(argv, env=os.environ | environment, stdin=subprocess.DEVNULL, capture_output=True, check=False)
     return time.perf_counter() - start

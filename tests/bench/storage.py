@@ -112,7 +112,7 @@ def _news(length: int, silent: bool, restart: bool) -> list[float]:
     root = Path(tempfile.mkdtemp(prefix="nc-bench-", dir="/tmp"))
     try:
         home = _home(root, requires_trigger=silent)
-        _write_chat(home.chat("local:family"), length)
+        write_chat(home.chat("local:family"), length)
         settings = Settings(home)
         group = settings.groups["family"]
 
@@ -141,7 +141,7 @@ def _news(length: int, silent: bool, restart: bool) -> list[float]:
         shutil.rmtree(root, ignore_errors=True)
 
 
-def _write_chat(directory: Path, length: int) -> None:
+def write_chat(directory: Path, length: int) -> None:
     """A chat as the host would have left it, without its fsyncs."""
     directory.mkdir(parents=True)
     number = 1

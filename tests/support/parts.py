@@ -9,13 +9,16 @@ from typing import Any
 
 from nanoclaw.files.locks import Locks
 from nanoclaw.handover import Handover
-from nanoclaw.host import make_home
+from nanoclaw.ipc.handlers import Office
 from nanoclaw.models import Group, Message
 from nanoclaw.paths import Home
 from nanoclaw.pending import Batch
 from nanoclaw.runs.launch import new_claim
 from nanoclaw.runs.records import Records, Run
+from nanoclaw.stores.chats import Chats
 from nanoclaw.stores.cursors import Cursor, Cursors
+from nanoclaw.stores.errands import Errands
+from nanoclaw.stores.home import make_home
 from nanoclaw.stores.journal import Journal
 from nanoclaw.stores.outbox import Outbox
 from nanoclaw.stores.sessions import Sessions
@@ -47,8 +50,16 @@ class Parts:
         self.outbox.load()
         self.sessions = Sessions(home, self.locks)
         self.records = Records(home)
+        self.chats = Chats(home, self.locks)
+        self.errands = Errands(home)
+        self.errands.load()
         self.journal = Journal(home.logs)
         self.handover = Handover(self.locks, self.settings, self.transcripts, self.cursors)
+
+    def office(self, **hooks: Any) -> Office:
+        """What requests are handled with; ``hooks``: what they set off."""
+        names = ("home", "settings", "outbox", "transcripts", "cursors", "sessions", "records", "chats", "errands")
+        return Office(**{name: getattr(self, name) for name in names}, **hooks)
 
     def group(self, folder: str = "main") -> Group:
         return self.settings.groups[folder]

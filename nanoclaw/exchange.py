@@ -1,0 +1,180 @@
+"""The exchange: which channels are in service, as config.toml and .env say now. Each has a thread that delivers its
+replies; one thread shows that somebody writes.
+
+What stands in ``state/channels.json`` is how each channel stood last, for status and doctor.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from nanoclaw.channels.base import Channel, Connection, Deliver, FetchFailed, State
+from nanoclaw.channels.local import LocalChannel
+from nanoclaw.delivery import Delivery
+from nanoclaw.files.atomic import write_json
+from nanoclaw.paths import Home
+from nanoclaw.stores.outbox import Outbox
+from nanoclaw.stores.settings import Settings
+from nanoclaw.turns import Turns
+
+log = logging.getLogger("nanoclaw")
+
+# The table [channels.NAME] of config.toml → its class, imported when it is first asked for.
+CHANNELS = {"telegram": "nanoclaw.channels.telegram:TelegramChannel"}
+JOIN_SECONDS = 2.0
+NOBODY_SECONDS = 3600.0
+
+
+@dataclass(frozen=True)
+class Line:
+    """A channel in service. ``made_of``: what it was made of; another one is made when that changes."""
+
+    channel: Channel
+    delivery: Delivery
+    thread: threading.Thread
+    made_of: object
+
+
+class Exchange:
+    """``reconcile`` is called at the start and whenever settings changed. ``working``: the JIDs whose agent works now.
+    ``tell``: the owner must hear of this (channel's name, state)."""
+
+    def __init__(
+        self,
+        home: Home,
+        settings: Settings,
+        outbox: Outbox,
+        delivery_of: Callable[[Channel], Delivery],
+        working: Callable[[], list[str]],
+        tell: Callable[[str, State], None],
+    ) -> None:
+        self._home = home
+        self._settings = settings
+        self._outbox = outbox
+        self._delivery_of = delivery_of
+        self._working = working
+        self._tell = tell
+        self._guard = threading.Lock()  # guards _lines, _states and channels.json
+        self._lines: dict[str, Line] = {}
+        self._states: dict[str, dict[str, str]] = {}
+        self._deliver: Deliver | None = None
+        self._unserved: set[str] = set()
+        self.typing = Turns("Typing", self._show_typing)
+
+    def start(self, deliver: Deliver) -> None:
+        self._deliver = deliver
+        self._put_in_service("local", LocalChannel(self._home.local), None)
+        log.info("Connected channel=local")
+        self.reconcile()
+        threading.Thread(target=self.typing.run, name="typing", daemon=True).start()
+
+    def stop(self) -> None:
+        self.typing.halt()
+        for name in list(self._lines):
+            self._take_out_of_service(name)
+
+    def poke(self) -> None:
+        """The outbox has news."""
+        for line in self._living():
+            line.delivery.turns.poke()
+        served = tuple(line.channel.prefix for line in self._living())
+        for reply in self._outbox.heads():
+            if not reply.jid.startswith(served) and reply.jid not in self._unserved:
+                self._unserved.add(reply.jid)
+                log.error("No channel serves %s: replies wait in the outbox group=%s", reply.jid, reply.folder)
+
+    def reconcile(self) -> None:
+        """Make the channels those that the settings name."""
+        if self._deliver is None:
+            return
+        tables, secrets = self._settings.config.channels, self._settings.environment.secrets
+        wanted = {name: (dict(tables[name]), dict(secrets)) for name in tables if name in CHANNELS}
+        for name, line in list(self._lines.items()):
+            if name != "local" and wanted.get(name) != line.made_of:
+                self._take_out_of_service(name)
+                log.info("Connection closed channel=%s: its settings changed", name)
+        for name, made_of in wanted.items():
+            if name not in self._lines:
+                module, _, kind = CHANNELS[name].partition(":")
+                make: Callable[[Connection], Channel] = getattr(importlib.import_module(module), kind)
+                state_file = self._home.state / f"{name}.json"
+                self._put_in_service(name, make(Connection(*made_of, state_file)), made_of)
+        self._unserved.clear()
+        self.poke()
+
+    def serves(self, jid: str) -> bool:
+        return self._of(jid) is not None
+
+    def fetch(self, jid: str, attachment: Mapping[str, Any]) -> Iterator[bytes]:
+        """The content of an attachment; raises FetchFailed."""
+        channel = self._of(jid)
+        if channel is None:
+            raise FetchFailed(f"no channel serves {jid}", permanent=True)
+        return channel.fetch(attachment)
+
+    def settled(self) -> bool:
+        """Nothing is on its way out that could be sent."""
+        return not any(self.serves(reply.jid) for reply in self._outbox.heads())
+
+    def _living(self) -> list[Line]:
+        with self._guard:
+            return list(self._lines.values())
+
+    def _of(self, jid: str) -> Channel | None:
+        return next((line.channel for line in self._living() if jid.startswith(line.channel.prefix)), None)
+
+    def _put_in_service(self, name: str, channel: Channel, made_of: object) -> None:
+        assert self._deliver is not None
+        delivery = self._delivery_of(channel)
+        thread = threading.Thread(target=delivery.turns.run, name=f"delivery {name}", daemon=True)
+        with self._guard:
+            self._lines[name] = Line(channel, delivery, thread, made_of)
+        channel.start(self._deliver, lambda state: self._changed(name, state))
+        thread.start()
+
+    def _take_out_of_service(self, name: str) -> None:
+        with self._guard:
+            line = self._lines.pop(name)
+            self._states.pop(name, None)
+        line.delivery.turns.halt()
+        line.channel.stop()
+        line.thread.join(JOIN_SECONDS)
+
+    def _changed(self, name: str, state: State) -> None:
+        now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+        with self._guard:
+            before = self._states.get(name, {})
+            if (before.get("state"), before.get("detail")) == (state.name, state.detail):
+                return
+            told = before.get("told", "") if state.name != "connected" else ""
+            self._states[name] = {"state": state.name, "detail": state.detail, "since": now, "told": told}
+            must_tell = state.name in ("error", "sign-in needed") and told != state.detail
+            if must_tell:
+                self._states[name]["told"] = state.detail
+            try:
+                write_json(self._home.state / "channels.json", self._states)
+            except OSError as error:
+                log.warning("channels.json not written: %s", error)
+        if state.name == "connected":
+            self.poke()
+        if must_tell:
+            self._tell(name, state)
+
+    def _show_typing(self) -> float:
+        jids = self._working()
+        every = [limit for line in self._living() if (limit := line.channel.limits.typing) is not None]
+        if not jids or not every:
+            return NOBODY_SECONDS
+        began = time.monotonic()
+        for jid in jids:
+            channel = self._of(jid)
+            if channel is not None and channel.limits.typing is not None and channel.state.name == "connected":
+                channel.typing(jid)
+        return max(0.5, min(every) * 0.8 - (time.monotonic() - began))

@@ -1,0 +1,1 @@
+"""Requests of agents and scripts: files in, answers out (SPEC 6)."""

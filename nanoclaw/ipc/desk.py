@@ -1,0 +1,147 @@
+"""A desk takes the requests of one directory: reads a file by descriptor, has it parsed, asks the policy, calls the
+handler, writes the answer, and only then lets the file go. A crash before that repeats the request, to the same effect.
+
+What cannot be a request, or is refused, goes to ``state/ipc/errors/`` with the reason beside it, and the asker is told.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import re
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nanoclaw.errors import UserError
+from nanoclaw.files import untrusted
+from nanoclaw.files.atomic import json_bytes, write_volatile
+from nanoclaw.files.intake import EMPTY_SECONDS, is_candidate
+from nanoclaw.ipc import requests
+from nanoclaw.ipc.handlers import HANDLERS, Office, is_own
+from nanoclaw.ipc.policy import Asker, why_refused
+from nanoclaw.stores import refused
+
+log = logging.getLogger("nanoclaw")
+
+REQUEST_BYTES = 1_000_000
+AT_ONCE = 100
+AGAIN_SECONDS = 0.2
+ANSWERS = 500
+"""So many answers of one asker stay; the oldest goes."""
+KINDS = ("messages", "tasks")
+_AGENT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\.json")
+
+
+@dataclass
+class Desk:
+    """``directory`` holds messages/ and tasks/. ``asker`` says, at each turn, who asks; None: nobody who may ask.
+    ``said``: a message to the asker's own chat is in the outbox, and must be noted before its request goes."""
+
+    office: Office
+    directory: Path
+    answers: Path
+    folder: str
+    asker: Callable[[], Asker | None]
+    run: str | None = None
+    said: Callable[[], None] = lambda: None
+    _ours: deque[str] = field(default_factory=deque)
+    _passed: set[tuple[str, int]] = field(default_factory=set)
+
+    def turn(self, now: float, final: bool = False) -> float | None:
+        """Take what is ready at Unix time ``now``; returns the seconds after which to look again, None: when something
+        comes. ``final``: nobody writes any more, so what is half-written stays so."""
+        again: float | None = None
+        for kind in KINDS:
+            try:
+                with untrusted.directory(self.directory / kind) as fd:
+                    waits = self._take_all(fd, kind, now, final)
+            except (FileNotFoundError, untrusted.Refused):
+                continue
+            if waits is not None:
+                again = waits if again is None else min(again, waits)
+        return again
+
+    def _take_all(self, fd: int, kind: str, now: float, final: bool) -> float | None:
+        ready = [(n, s) for n, s in untrusted.entries(fd) if n.endswith(".json") and is_candidate(n)]
+        ready = [(name, status) for name, status in ready if (name, status.st_ino) not in self._passed]
+        again = 0.0 if len(ready) > AT_ONCE else None
+        for name, status in ready[:AT_ONCE]:
+            if not self._take(fd, kind, name, status, now, final) and again is None:
+                again = AGAIN_SECONDS
+        return again
+
+    def _take(self, fd: int, kind: str, name: str, status: os.stat_result, now: float, final: bool) -> bool:
+        """False when the file must be looked at again soon."""
+        data = None
+        try:
+            if self.run is not None and not _AGENT_NAME.fullmatch(name):
+                raise untrusted.Refused("its name: expected letters, digits, dots, - and _ (at most 100) and .json")
+            data = untrusted.read_bytes(fd, name, REQUEST_BYTES)
+            request = requests.parse(data)
+            asker = self.asker()
+            if asker is None:
+                raise UserError(f"{self.folder} is not registered (any more), or stands for another chat.")
+            if why := why_refused(request.kind, is_own(self.office, request, asker), asker):
+                raise UserError(why)
+            answer = HANDLERS[request.kind](self.office, request, asker, self._identity(name, status))
+            if "id" in answer and is_own(self.office, request, asker):
+                self.said()
+        except FileNotFoundError:
+            return True
+        except requests.HalfWritten as error:
+            if not final and 0 <= now - status.st_mtime < EMPTY_SECONDS:
+                return False
+            self._refuse(fd, kind, name, status, str(error), data)
+        except (untrusted.Refused, requests.BadRequest, UserError) as error:
+            self._refuse(fd, kind, name, status, str(error), data)
+        else:
+            log.info("IPC request done group=%s run=%s type=%s file=%s", self.folder, self.run, request.kind, name)
+            self._answer(name, {"ok": True, **answer})
+            _remove(fd, name)
+        return True
+
+    def _identity(self, name: str, status: os.stat_result) -> str:
+        """The same at each try, another one for each file."""
+        about = f"{self.folder}\0{name}\0{status.st_ino}\0{status.st_mtime_ns}".encode("utf-8", "replace")
+        return f"{self.run or 'script-' + self.folder}-ipc-{hashlib.sha256(about).hexdigest()[:16]}"
+
+    def _refuse(self, fd: int, kind: str, name: str, status: os.stat_result, reason: str, data: bytes | None) -> None:
+        shown = name.encode("utf-8", "replace").decode()
+        kept = f"{'agent' if self.run else 'ipc'}-{self.folder}-{shown}"
+        place = f"state/ipc/{self.folder}/{kind}/{shown}"
+        log.warning("IPC request refused group=%s run=%s file=%s: %s", self.folder, self.run, shown, reason)
+        home = self.office.home
+        # A script's file that cannot be read is kept by moving it; what a container wrote is never followed or moved.
+        move = self.directory / kind / name if self.run is None and data is None else None
+        kept_as = refused.put(home, kept, reason, place, data=data, move=move, bounded=self.run is not None)
+        self._answer(name, {"ok": False, "error": reason, "kept": str(kept_as.relative_to(home.root))})
+        if not _remove(fd, name):
+            self._passed.add((name, status.st_ino))  # a directory: it stays, and is not looked at again
+
+    def _answer(self, name: str, answer: dict[str, Any]) -> None:
+        with suppress(OSError, ValueError):  # nobody may be held up by an answer that cannot be written
+            self.answers.mkdir(exist_ok=True, mode=0o755)
+            write_volatile(self.answers / name, json_bytes(answer), 0o644 if self.run else 0o600)
+            if name in self._ours:
+                self._ours.remove(name)
+            self._ours.append(name)
+            if len(self._ours) > ANSWERS:
+                (self.answers / self._ours.popleft()).unlink(missing_ok=True)
+
+
+def _remove(fd: int, name: str) -> bool:
+    try:
+        os.unlink(name, dir_fd=fd)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        with suppress(OSError):
+            os.rmdir(name, dir_fd=fd)
+            return True
+        return False
+    return True

@@ -1,0 +1,222 @@
+"""What a permitted request does: one short function a kind. Each may be repeated after a crash, to the same effect:
+the reply's id, the errand's, the group's file are made from the request itself.
+
+A handler returns what the answer says beside ``ok``; UserError refuses; OSError (a full disk) leaves the request
+where it is, to be tried again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from nanoclaw import router
+from nanoclaw.errors import UserError
+from nanoclaw.files import untrusted
+from nanoclaw.files.atomic import BrokenFile, read_json, replacing
+from nanoclaw.ipc import snapshots
+from nanoclaw.ipc.policy import Asker
+from nanoclaw.ipc.requests import Request
+from nanoclaw.models import Group
+from nanoclaw.paths import Home
+from nanoclaw.runs.layout import container_user
+from nanoclaw.runs.records import Records
+from nanoclaw.stores import registry
+from nanoclaw.stores.chats import Chats
+from nanoclaw.stores.cursors import Cursor, Cursors
+from nanoclaw.stores.errands import Errands
+from nanoclaw.stores.outbox import Outbox
+from nanoclaw.stores.sessions import Sessions
+from nanoclaw.stores.settings import Settings
+from nanoclaw.stores.transcripts import Position, Transcripts
+
+FILE_BYTES = 100_000_000
+NOT_YET = "scheduled tasks are not there yet"
+
+
+@dataclass(frozen=True)
+class Office:
+    """What handlers work with. ``delivery``: the outbox has news. ``changed``: a group may have work. ``living``:
+    the run that a group has now, if any; ``close``: let it end."""
+
+    home: Home
+    settings: Settings
+    outbox: Outbox
+    transcripts: Transcripts
+    cursors: Cursors
+    sessions: Sessions
+    records: Records
+    chats: Chats
+    errands: Errands
+    delivery: Callable[[], None] = lambda: None
+    changed: Callable[[str], None] = lambda folder: None
+    living: Callable[[str], str | None] = lambda folder: None
+    close: Callable[[str], None] = lambda folder: None
+
+    def target(self, request: Request, asker: Asker) -> Group:
+        """The group that a request is about. UserError: there is none."""
+        groups = self.settings.groups
+        if request.folder is not None:
+            found = groups.get(request.folder)
+        else:
+            found = self.settings.group_of(request.jid) if request.jid else groups.get(asker.folder)
+        if found is None:
+            known = ", ".join(sorted(groups)) if asker.is_main else asker.folder
+            raise UserError(f"{request.jid or request.folder} is no registered chat.", f"Registered: {known}.")
+        return found
+
+
+Handler = Callable[[Office, Request, Asker, str], dict[str, Any]]
+"""The last argument identifies the request: the same at each try."""
+
+
+def _message(office: Office, request: Request, asker: Asker, identity: str) -> dict[str, Any]:
+    text = router.visible(request.values["text"])
+    if not text:
+        raise UserError("text: nothing of it is meant to be seen.", "Leave out <internal>, or send nothing.")
+    if sender := request.values.get("sender"):
+        text = f"{sender}: {text}"
+    return _say(office, office.target(request, asker), asker, identity, text)
+
+
+def _say(
+    office: Office, group: Group, asker: Asker, identity: str, text: str, file: str | None = None
+) -> dict[str, Any]:
+    if not office.transcripts.contains(group.jid, identity):
+        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        office.outbox.put(identity, group.jid, group.folder, text, now, asker.run, file=file)
+    office.delivery()
+    return {"id": identity}
+
+
+def _file(office: Office, request: Request, asker: Asker, identity: str) -> dict[str, Any]:
+    path = request.values["path"].removeprefix("/workspace/group/")
+    root = office.home.group_folder(asker.folder)
+    if not office.transcripts.contains(office.target(request, asker).jid, identity):
+        office.outbox.files.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            with replacing(office.outbox.files / identity) as draft:
+                untrusted.copy_out(root, path, FILE_BYTES, draft)
+        except (untrusted.Refused, FileNotFoundError) as error:
+            why = "there is no such file" if isinstance(error, FileNotFoundError) else str(error)
+            raise UserError(f"path: {path!r} cannot be sent: {why}.", "Name a file in the group's folder.") from None
+    text = router.visible(request.values.get("caption", ""))
+    name = "".join(c if c.isprintable() and c not in "/\\" else "_" for c in path.rpartition("/")[2])
+    return _say(office, office.target(request, asker), asker, identity, text, name[:100])
+
+
+def _not_yet(office: Office, request: Request, asker: Asker, identity: str) -> dict[str, Any]:
+    raise UserError(f"{request.kind}: not yet: {NOT_YET}.", "The request is kept; `ipc errors retry` repeats it later.")
+
+
+def _list_tasks(office: Office, request: Request, asker: Asker, identity: str) -> dict[str, Any]:
+    return {"tasks": [], "note": NOT_YET}
+
+
+def _register_group(office: Office, request: Request, asker: Asker, identity: str) -> dict[str, Any]:
+    wanted = request.values
+    container = wanted.get("containerConfig", {})
+    mounts = [
+        {"host_path": m["hostPath"], "container_path": m["containerPath"], "readonly": m.get("readonly", True)}
+        for m in container.get("additionalMounts", ())
+    ]
+    table = {"timeout": container["timeout"] / 1000} if "timeout" in container else {}
+    values: dict[str, Any] = {"jid": wanted["jid"], "name": wanted["name"]}
+    values |= {"trigger": wanted["trigger"]} if "trigger" in wanted else {}
+    values |= {"requires_trigger": wanted["requiresTrigger"]} if "requiresTrigger" in wanted else {}
+    if table or mounts:
+        values["container"] = table | ({"mounts": mounts} if mounts else {})
+    office.settings.refresh()
+    there = office.settings.groups.get(wanted["folder"])
+    if there is None or there.jid != wanted["jid"]:
+        registry.register(office.home, wanted["folder"], values)
+        name, user = office.settings.config.assistant_name, container_user(office.home)
+        registry.make_folder(office.home, wanted["folder"], name, False, user)
+        office.settings.refresh()
+    office.changed(wanted["folder"])
+    snapshots.write(office.home, office.settings, office.chats)
+    return {"folder": wanted["folder"], "note": "it was registered already" if there else "registered"}
+
+
+def _list_groups(office: Office, request: Request, asker: Asker, identity: str) -> dict[str, Any]:
+    groups = snapshots.groups(office.settings, office.chats)
+    return {"groups": groups if asker.is_main else [group for group in groups if group["folder"] == asker.folder]}
+
+
+def _refresh_groups(office: Office, request: Request, asker: Asker, identity: str) -> dict[str, Any]:
+    office.settings.refresh()
+    snapshots.write(office.home, office.settings, office.chats)
+    if asker.run is not None:
+        snapshots.write_for_run(office.records.path(asker.run), office.settings, office.chats, asker.is_main)
+    return _list_groups(office, request, asker, identity)
+
+
+def _reset_cursor(office: Office, request: Request, asker: Asker, identity: str) -> dict[str, Any]:
+    group, to = office.target(request, asker), request.values["to"]
+    last = office.transcripts.last(group.jid)
+    if to == "answer":
+        own = office.transcripts.last_where_run(group.jid)
+        place = Position(own.seq) if own else Position()
+    elif to == "end" or to == last.seq:
+        place = last
+    elif to > last.seq:
+        raise UserError(f"{group.folder} has no message {to}.", f"The last one is {last.seq}.")
+    else:
+        place = Position(to)
+    cursor = office.cursors.get(group.folder) or Cursor()
+    moved = Cursor(jid=group.jid, place=place, done=place.seq, judged=cursor.judged)
+    office.cursors.put(group.folder, moved)
+    office.changed(group.folder)
+    return {"handed": place.seq, "before": cursor.handed}
+
+
+def _clear_session(office: Office, request: Request, asker: Asker, identity: str) -> dict[str, Any]:
+    group = office.target(request, asker)
+    office.sessions.clear(group.folder, office.living(group.folder))
+    office.close(group.folder)
+    return {"folder": group.folder}
+
+
+def _run_again(office: Office, request: Request, asker: Asker, identity: str) -> dict[str, Any]:
+    run_id = request.values["run"]
+    if run_id not in office.records.ids():
+        raise UserError(f"There is no run {run_id!r}.", "`runs list` shows them.")
+    try:
+        run = office.records.load(run_id)
+        texts = [read_json(p) or {} for p in sorted((office.records.path(run_id) / "in").glob("[0-9]*.json"))]
+    except (FileNotFoundError, BrokenFile) as error:
+        raise UserError(f"The record of {run_id} cannot be read: {error}.") from None
+    if run.folder not in office.settings.groups:
+        raise UserError(f"{run.folder}, the group of {run_id}, is not registered any more.", "Register it again first.")
+    if run.folder != asker.folder and not asker.is_main:
+        raise UserError(f"{run_id} is a run of {run.folder}, not of {asker.folder}.")
+    office.errands.put(identity, run.folder, "\n".join(str(t.get("text", "")) for t in texts), f"again {run_id}")
+    office.changed(run.folder)
+    return {"folder": run.folder, "errand": identity}
+
+
+HANDLERS: dict[str, Handler] = {
+    "message": _message,
+    "file": _file,
+    "schedule_task": _not_yet,
+    "update_task": _not_yet,
+    "pause_task": _not_yet,
+    "resume_task": _not_yet,
+    "cancel_task": _not_yet,
+    "list_tasks": _list_tasks,
+    "register_group": _register_group,
+    "refresh_groups": _refresh_groups,
+    "list_groups": _list_groups,
+    "reset_cursor": _reset_cursor,
+    "clear_session": _clear_session,
+    "run_again": _run_again,
+}
+
+
+def is_own(office: Office, request: Request, asker: Asker) -> bool:
+    """Is the request about the asker's own group? Whoever names nobody means himself."""
+    if request.folder is not None:
+        return request.folder == asker.folder
+    return request.jid in (None, asker.jid)

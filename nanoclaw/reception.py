@@ -1,0 +1,114 @@
+"""The reception: a message comes in on a channel, and is durable when this returns.
+
+Metadata of every chat is kept; texts only of registered groups. A sender whom the allowlist drops leaves no text. What
+comes attached is fetched into ``groups/<folder>/attachments/``, which a container can write: by the rules of
+``files.untrusted``.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from nanoclaw.channels.base import FetchFailed
+from nanoclaw.files import untrusted
+from nanoclaw.models import Group, Message
+from nanoclaw.paths import Home
+from nanoclaw.runs.layout import container_user, make_writable
+from nanoclaw.stores.chats import Chats
+from nanoclaw.stores.journal import Journal
+from nanoclaw.stores.settings import Settings
+from nanoclaw.stores.transcripts import Transcripts
+
+log = logging.getLogger("nanoclaw")
+
+ATTACHMENT_BYTES = 50_000_000
+FETCH_TRIES = 3
+"""A network that fails so often in a row does not keep the text waiting any longer."""
+
+Fetch = Callable[[str, Mapping[str, Any]], Iterator[bytes]]
+
+
+class Reception:
+    """``changed``: a group's chat has news. ``discovered``: a chat is new or has another name."""
+
+    def __init__(
+        self,
+        home: Home,
+        settings: Settings,
+        transcripts: Transcripts,
+        chats: Chats,
+        journal: Journal,
+        fetch: Fetch,
+        changed: Callable[[str], None],
+        discovered: Callable[[], None],
+    ) -> None:
+        self._home = home
+        self._settings = settings
+        self._transcripts = transcripts
+        self._chats = chats
+        self._journal = journal
+        self._fetch = fetch
+        self._changed = changed
+        self._discovered = discovered
+        self._failures: dict[tuple[str, str], int] = {}
+
+    def deliver(self, message: Message, chat_name: str) -> None:
+        """Settings saved before the message came hold for it. Raises FetchFailed, OSError: hand it in again later."""
+        self._settings.refresh()
+        group = self._settings.group_of(message.jid)
+        if group is not None:
+            self._store(group, message)
+        if self._chats.saw(message.jid, chat_name, message.jid.partition(":")[0], message.timestamp):
+            self._discovered()
+
+    def _store(self, group: Group, message: Message) -> None:
+        denied = self._settings.senders.why_denied(message, self._settings.config)
+        if denied is not None and denied[1] == "drop":
+            if self._settings.senders.log_denied:
+                log.info("Message not stored group=%s id=%s: %s", group.folder, message.id, denied[0])
+            self._journal.event("dropped", folder=group.folder, message=message.id, reason=denied[0])
+            return
+        if message.attachments and not self._transcripts.contains(message.jid, message.id):
+            message = replace(message, attachments=tuple(self._keep(group, message, a) for a in message.attachments))
+        line = self._transcripts.append(message)
+        if line is not None:
+            log.info("New messages group=%s seq=%d", group.folder, line.seq)
+            self._journal.event("received", folder=group.folder, message=message.id, seq=line.seq)
+        else:
+            log.info("Message stored already, not again group=%s id=%s", group.folder, message.id)
+        self._changed(group.folder)  # a duplicate, too: the first one may have been stored as the disk failed
+
+    def _keep(self, group: Group, message: Message, attachment: dict[str, Any]) -> dict[str, Any]:
+        """Fetch one attachment; returns what the transcript says of it."""
+        about = {key: attachment[key] for key in ("kind", "name", "size", "mime") if attachment.get(key) is not None}
+        folder, user = self._home.group_folder(group.folder), container_user(self._home)
+        name = _file_name(message.id, str(attachment.get("name") or attachment.get("kind") or "file"))
+        key = (message.jid, message.id)
+        try:
+            make_writable(folder, user)
+            chunks = self._fetch(message.jid, attachment)
+            given = untrusted.write_new(folder, "attachments", name, chunks, ATTACHMENT_BYTES, user)
+        except FetchFailed as error:
+            self._failures[key] = self._failures.get(key, 0) + 1
+            if not error.permanent and self._failures[key] < FETCH_TRIES:
+                raise
+            problem = str(error)
+        except untrusted.Refused as error:
+            problem = str(error)
+        else:
+            self._failures.pop(key, None)
+            return {**about, "path": f"attachments/{given}"}
+        self._failures.pop(key, None)
+        log.warning("Attachment not kept group=%s message=%s: %s", group.folder, message.id, problem)
+        return {**about, "problem": problem}
+
+
+def _file_name(message_id: str, name: str) -> str:
+    """A name that is one component, visible and short, whatever the platform says; its ending stays."""
+    safe = "".join(c if c.isalnum() or c in " ._-" else "_" for c in f"{message_id}-{name}").strip(" .") or "file"
+    stem, dot, suffix = safe.rpartition(".")
+    encoded = (stem or suffix).encode()[:120].decode("utf-8", "ignore")
+    return encoded + (dot + suffix[:20] if stem else "")
