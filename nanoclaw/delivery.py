@@ -107,15 +107,16 @@ class Delivery:
 
     def _failed(self, reply: Reply, error: SendFailed, now: float) -> bool:
         tries = self._tries.get(reply.id, (0, 0.0))[0]
-        if error.permanent or tries >= len(RETRY_SECONDS):
+        out_of_service = self._channel.state.name != "connected"  # that uses up no try, as in SPEC 2.5
+        if error.permanent or (tries >= len(RETRY_SECONDS) and not out_of_service):
             log.error("Reply not delivered, kept in outbox/failed group=%s reply=%s: %s", reply.folder, reply.id, error)
             self._outbox.failed(reply, str(error))
             self._journal.event("failed", reply=reply.id, folder=reply.folder, reason=str(error))
             self._tries.pop(reply.id, None)
             return True
         log.warning("Reply not taken, trying again group=%s reply=%s: %s", reply.folder, reply.id, error)
-        if error.retry_after is not None:  # it will be taken then: that uses up no try
-            self._tries[reply.id] = (tries, now + error.retry_after)
+        if error.retry_after is not None or out_of_service:
+            self._tries[reply.id] = (tries, now + (error.retry_after or RETRY_SECONDS[2]))
         else:
             self._tries[reply.id] = (tries + 1, now + RETRY_SECONDS[tries])
         return False

@@ -178,6 +178,18 @@ def test_a_wait_that_the_platform_asks_for_uses_up_no_try(house: House) -> None:
     assert house.near_side("flaky:1") == ["r-1"]
 
 
+def test_a_channel_out_of_service_uses_up_no_try(house: House) -> None:
+    house.flaky.state = State("sign-in needed", "the token was refused")
+    house.flaky.trouble["r-1"] = SendFailed("401")
+    house.put("r-1", jid="flaky:1")
+    now = 0.0
+    for _ in range(20):
+        now += house.delivery.turn(now)
+    house.flaky.trouble.clear()
+    house.delivery.turn(now)
+    assert house.near_side("flaky:1") == ["r-1"]
+
+
 def test_a_long_reply_goes_in_parts_and_a_crash_repeats_no_delivered_part(house: House) -> None:
     text = "\n".join(f"line {number} of a long reply" for number in range(4))
     house.parts.outbox.put("r-1", "flaky:1", "main", text, WHEN, "run-1", quote="7")

@@ -81,7 +81,12 @@ class Desk:
         try:
             if self.run is not None and not _AGENT_NAME.fullmatch(name):
                 raise untrusted.Refused("its name: expected letters, digits, dots, - and _ (at most 100) and .json")
-            data = untrusted.read_bytes(fd, name, REQUEST_BYTES)
+            try:
+                data = untrusted.read_bytes(fd, name, REQUEST_BYTES)
+            except FileNotFoundError:
+                return True
+            if not final and not _is_same(fd, name, status):
+                return False  # written anew since the listing: as another request, in the next turn
             request = requests.parse(data)
             asker = self.asker()
             if asker is None:
@@ -91,8 +96,6 @@ class Desk:
             answer = HANDLERS[request.kind](self.office, request, asker, self._identity(name, status))
             if "id" in answer and is_own(self.office, request, asker):
                 self.said()
-        except FileNotFoundError:
-            return True
         except requests.HalfWritten as error:
             if not final and 0 <= now - status.st_mtime < EMPTY_SECONDS:
                 return False
@@ -100,8 +103,10 @@ class Desk:
         except (untrusted.Refused, requests.BadRequest, UserError) as error:
             self._refuse(fd, kind, name, status, str(error), data)
         else:
-            log.info("IPC request done group=%s run=%s type=%s file=%s", self.folder, self.run, request.kind, name)
+            log.info("IPC request done group=%s run=%s type=%s file=%r", self.folder, self.run, request.kind, name)
             self._answer(name, {"ok": True, **answer})
+            if not _is_same(fd, name, status):
+                return final  # written anew while it was done: that is another request
             _remove(fd, name)
         return True
 
@@ -120,7 +125,7 @@ class Desk:
         move = self.directory / kind / name if self.run is None and data is None else None
         kept_as = refused.put(home, kept, reason, place, data=data, move=move, bounded=self.run is not None)
         self._answer(name, {"ok": False, "error": reason, "kept": str(kept_as.relative_to(home.root))})
-        if not _remove(fd, name):
+        if _is_same(fd, name, status) and not _remove(fd, name):
             self._passed.add((name, status.st_ino))  # a directory: it stays, and is not looked at again
 
     def _answer(self, name: str, answer: dict[str, Any]) -> None:
@@ -132,6 +137,15 @@ class Desk:
             self._ours.append(name)
             if len(self._ours) > ANSWERS:
                 (self.answers / self._ours.popleft()).unlink(missing_ok=True)
+
+
+def _is_same(fd: int, name: str, status: os.stat_result) -> bool:
+    """Does the name still stand for the file that was listed, as it was?"""
+    try:
+        now = os.stat(name, dir_fd=fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return (now.st_ino, now.st_mtime_ns, now.st_size) == (status.st_ino, status.st_mtime_ns, status.st_size)
 
 
 def _remove(fd: int, name: str) -> bool:

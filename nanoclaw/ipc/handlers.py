@@ -103,7 +103,8 @@ def _file(office: Office, request: Request, asker: Asker, identity: str) -> dict
             why = "there is no such file" if isinstance(error, FileNotFoundError) else str(error)
             raise UserError(f"path: {path!r} cannot be sent: {why}.", "Name a file in the group's folder.") from None
     text = router.visible(request.values.get("caption", ""))
-    name = "".join(c if c.isprintable() and c not in "/\\" else "_" for c in path.rpartition("/")[2])
+    last = [part for part in path.split("/") if part not in ("", ".")][-1:]  # as copy_out reads it
+    name = "".join(c if c.isprintable() and c != "\\" else "_" for c in "".join(last)) or "file"
     return _say(office, office.target(request, asker), asker, identity, text, name[:100])
 
 

@@ -17,6 +17,7 @@ from nanoclaw.paths import check_folder
 
 IGNORED = ("timestamp", "groupFolder", "sourceGroup", "createdBy", "chat_jid")
 """What other editions' files say of their origin or time."""
+REASON_CHARACTERS = 1000
 
 
 class BadRequest(Exception):
@@ -42,18 +43,22 @@ def _words(value: object) -> str:
     """Text of any length with something in it."""
     if not isinstance(value, str) or not value.strip():
         raise Expected("a text that is not empty")
-    return _whole(value)
+    return value
 
 
 def _maybe(value: object) -> str:
     if not isinstance(value, str):
         raise Expected("a text")
-    return _whole(value)
+    return value
 
 
-def _whole(text: str) -> str:
-    """A lone surrogate, which JSON can carry and UTF-8 cannot, becomes U+FFFD."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+def _whole(value: Any) -> Any:
+    """The value without lone surrogates, which JSON can carry and UTF-8 cannot: they become U+FFFD."""
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, list):
+        return [_whole(item) for item in value]
+    return {_whole(key): _whole(item) for key, item in value.items()} if isinstance(value, dict) else value
 
 
 def _folder(value: object) -> str:
@@ -123,13 +128,16 @@ FIELDS: dict[str, Keys] = {
 def parse(data: bytes) -> Request:
     """The request in a file. Raises HalfWritten (empty, or no JSON yet), BadRequest."""
     try:
-        value = json.loads(data.decode("utf-8-sig"))
+        return _request(_whole(json.loads(data.decode("utf-8-sig"))))
     except UnicodeDecodeError:
         raise BadRequest("not UTF-8 text") from None
     except RecursionError:
         raise BadRequest("JSON nested too deeply") from None
     except ValueError as error:
         raise HalfWritten("empty" if not data.strip() else f"not valid JSON: {error}") from None
+
+
+def _request(value: object) -> Request:
     if not isinstance(value, dict):
         raise BadRequest('expected a JSON object like {"type": "message", "chatJid": "local:main", "text": "hi"}')
     kind = value.pop("type", None)
@@ -140,7 +148,7 @@ def parse(data: bytes) -> Request:
     try:
         found = conform({key: item for key, item in value.items() if key not in IGNORED}, FIELDS[kind])
     except Expected as error:
-        raise BadRequest(f"{kind}: {error}") from None
+        raise BadRequest(f"{kind}: {error}"[:REASON_CHARACTERS]) from None
     jid = found.pop("chatJid", None) or found.pop("targetJid", None)
     folder = found.pop("folder", None) if kind in ("reset_cursor", "clear_session") else None
     return Request(kind, jid, folder, found)

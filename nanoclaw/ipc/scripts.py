@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import time
 
 from nanoclaw.files.locks import Locks
@@ -37,6 +38,7 @@ class ScriptDesks:
         self._home = office.home
         self._desks: dict[str, Desk] = {}
         self._known: dict[str, Group] | None = None
+        self._guard = threading.Lock()  # guards _news
         self._news: set[str] | None = None  # None: look everywhere
         self._later: dict[str, float] = {}
         self._next_rescan = 0.0
@@ -45,14 +47,17 @@ class ScriptDesks:
 
     def touched(self, path: str) -> None:
         """Any thread."""
-        directory, kind = os.path.split(os.path.dirname(path))
-        if kind in KINDS:
-            if self._news is not None:
-                self._news.add(os.path.basename(directory))
-            self.turns.poke()
-        elif os.path.basename(path) in KINDS or os.path.dirname(directory) == str(self._home.ipc):
-            self._news = None
-            self.turns.poke()
+        parent = os.path.dirname(path)
+        directory, kind = os.path.split(parent)
+        with self._guard:
+            if kind in KINDS:
+                if self._news is not None:
+                    self._news.add(os.path.basename(directory))
+            elif os.path.basename(path) in KINDS or parent == str(self._home.ipc):
+                self._news = None
+            else:
+                return  # an answer, a snapshot: our own
+        self.turns.poke()
 
     def turn(self, now: float) -> float:
         """Take every request that is ready at Unix time ``now``; returns the seconds after which to look again."""
@@ -60,7 +65,8 @@ class ScriptDesks:
         if groups is not self._known:
             self._known = groups
             self._make_directories(groups)
-        news, self._news = self._news, set()
+        with self._guard:
+            news, self._news = self._news, set()
         if news is None or now >= self._next_rescan or now < self._next_rescan - RESCAN_SECONDS:
             news = self._everybody()
             self._next_rescan = now + RESCAN_SECONDS

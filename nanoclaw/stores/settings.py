@@ -25,6 +25,9 @@ from nanoclaw.models import Config, Environment, Group, Problem
 from nanoclaw.paths import Home
 
 log = logging.getLogger("nanoclaw")
+FRESH_SECONDS = 0.1
+"""A directory that changed less than this ago may change again within the same tick of the file system's clock."""
+
 T = TypeVar("T")
 Stamp = tuple[int, int, int] | None
 
@@ -38,6 +41,7 @@ class Settings:
         self._stamps: dict[Path, Stamp] = {}
         self._odd: dict[Path, float] = {}
         self._paths: dict[str, Path] = {}
+        self._directory: Stamp = None
         self._good: dict[str, Group] = {}
         self._problems: dict[Path, tuple[Problem, ...]] = {}
         self._environment = Environment()
@@ -70,9 +74,12 @@ class Settings:
         """The group that is registered for a chat."""
         return next((group for group in self.groups.values() if group.jid == jid), None)
 
-    def refresh(self) -> bool:
-        """Read what changed; True if something in force is different now."""
+    def refresh(self, folder: str | None = None) -> bool:
+        """Read what changed; True if something in force is different now. ``folder``: of the groups' files only this
+        one is looked at, unless one came, went or was replaced whole: a message shall not cost more the more groups
+        there are. Who needs to know that another one was edited in place names none."""
         with self._lock:
+            only = None if self.unsettled else folder
             self.unsettled = False
             before = (self.config, self.groups, self.senders)
             path = self._home.config_file
@@ -82,16 +89,22 @@ class Settings:
             if self._changed(path):
                 last_good = CLOSED if self.senders is EVERYBODY else self.senders
                 self.senders = self._load(path, load_senders, last_good)
-            self._refresh_groups()
+            self._refresh_groups(only)
             self._refresh_environment()
             return before != (self.config, self.groups, self.senders)
 
-    def _refresh_groups(self) -> None:
-        files = {folder: self._file_of(folder) for folder in {*self._good, *self._saved()}}
+    def _refresh_groups(self, only: str | None) -> None:
+        directory = _stamp(self._home.group_files)
+        if only is not None and directory is not None and directory == self._directory:
+            files = {only: self._file_of(only)} if only in self._good else {}
+        else:
+            fresh = directory is not None and abs(time.time() - directory[1] / 1e9) < FRESH_SECONDS
+            self._directory = None if fresh else directory
+            files = {folder: self._file_of(folder) for folder in {*self._good, *self._saved()}}
+            for path in [p for p in self._problems if p.parent == self._home.group_files and p.stem not in files]:
+                del self._problems[path]
+                self._stamps.pop(path, None)
         touched = False
-        for path in [p for p in self._problems if p.parent == self._home.group_files and p.stem not in files]:
-            del self._problems[path]
-            self._stamps.pop(path, None)
         for folder, path in files.items():
             if not self._changed(path):
                 continue
