@@ -24,12 +24,10 @@ from nanoclaw.runs.records import Run
 from nanoclaw.stores.cursors import Cursor
 from nanoclaw.stores.journal import set_level
 from nanoclaw.stores.transcripts import Position
-from nanoclaw.turns import HELD_UP_SECONDS, Turns
+from nanoclaw.turns import HELD_UP_SECONDS, RESCAN_AT_MOST, RESCAN_SECONDS, Turns, until_rescan
 from nanoclaw.worker import Worker
 
 log = logging.getLogger("nanoclaw")
-
-RESCAN_SECONDS = 30.0
 
 
 class Dispatcher:
@@ -144,7 +142,7 @@ class Dispatcher:
     def turn(self, now: float, wall: float) -> float:
         """Decide at monotonic time ``now``, Unix time ``wall``; returns the seconds until the next turn is due in
         any case."""
-        self._read_settings()
+        self._read_settings(wall)
         ready, next_retry = self._who_waits(wall)
         running = [
             Running(w.folder, w.run_record.id, w.idle_since, w.closing or w.close_wanted) for w in self.workers()
@@ -170,7 +168,7 @@ class Dispatcher:
             with self._guard:
                 if not self._news:
                     self.settled.set()
-        due = [RESCAN_SECONDS, next_retry]
+        due = [self._next_rescan - wall, next_retry]
         if verdict is not None:
             due.append((self._conditions.next_look() or now) - now)
         if self._broken:
@@ -183,11 +181,14 @@ class Dispatcher:
         settings = self._house.settings
         return settings.config, settings.groups, settings.senders
 
-    def _read_settings(self) -> None:
+    def _is_rescan_due(self, wall: float) -> bool:
+        return wall >= self._next_rescan or wall < self._next_rescan - RESCAN_AT_MOST
+
+    def _read_settings(self, wall: float) -> None:
         with self._guard:
             reread, self._reread = self._reread, False
         settings = self._house.settings
-        settings.refresh()
+        settings.refresh(None if reread or self._is_rescan_due(wall) else "")
         seen = self._settings_now()
         if not reread and all(one is other for one, other in zip(seen, self._seen, strict=True)):
             return
@@ -204,15 +205,15 @@ class Dispatcher:
         with self._guard:
             news, self._news = self._news | self._broken, set()
         groups = self._house.settings.groups
-        if wall >= self._next_rescan or wall < self._next_rescan - RESCAN_SECONDS:
-            self._next_rescan = wall + RESCAN_SECONDS
-            news |= set(groups)
-        for folder in news:
+        began, rescan = time.monotonic(), self._is_rescan_due(wall)
+        for folder in news | set(groups) if rescan else news:
             waits = self._waits(groups.get(folder))
             if waits is None:
                 self._waiting.pop(folder, None)
             else:
                 self._waiting[folder] = waits
+        if rescan:
+            self._next_rescan = wall + until_rescan(began)
         # A clock that was set back must not make a retry wait for hours.
         due = {f: until if until <= wall + RETRY_SECONDS[-1] else 0.0 for f, (_, until) in self._waiting.items()}
         ready = [Waiting(f, arrival) for f, (arrival, _) in self._waiting.items() if due[f] <= wall]

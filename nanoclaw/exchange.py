@@ -99,13 +99,18 @@ class Exchange:
         for name, line in list(self._lines.items()):
             if name != "local" and wanted.get(name) != line.made_of:
                 self._take_out_of_service(name)
+                with self._guard:
+                    self._save_states()
                 log.info("Connection closed channel=%s: its settings changed", name)
         for name, made_of in wanted.items():
             if name not in self._lines:
-                module, _, kind = CHANNELS[name].partition(":")
-                make: Callable[[Connection], Channel] = getattr(importlib.import_module(module), kind)
-                state_file = self._home.state / f"{name}.json"
-                self._put_in_service(name, make(Connection(*made_of, state_file)), made_of)
+                try:
+                    self._connect(name, made_of)
+                except Exception as error:  # a bug in one channel must not hold up the others
+                    log.exception("Channel %s not put in service", name)
+                    with self._guard:
+                        self._lines.pop(name, None)
+                    self._changed(name, State("error", f"it cannot be used ({type(error).__name__}: {error})"))
         self._unserved.clear()
         self.poke()
 
@@ -130,13 +135,24 @@ class Exchange:
     def _of(self, jid: str) -> Channel | None:
         return next((line.channel for line in self._living() if jid.startswith(line.channel.prefix)), None)
 
+    def _connect(self, name: str, made_of: tuple[dict[str, Any], dict[str, str]]) -> None:
+        module, _, kind = CHANNELS[name].partition(":")
+        make: Callable[[Connection], Channel] = getattr(importlib.import_module(module), kind)
+        self._put_in_service(name, make(Connection(*made_of, self._home.state / f"{name}.json")), made_of)
+
     def _put_in_service(self, name: str, channel: Channel, made_of: object) -> None:
         assert self._deliver is not None
         delivery = self._delivery_of(channel)
         thread = threading.Thread(target=delivery.turns.run, name=f"delivery {name}", daemon=True)
         with self._guard:
             self._lines[name] = Line(channel, delivery, thread, made_of)
-        channel.start(self._deliver, lambda state: self._changed(name, state))
+
+        def changed(state: State) -> None:
+            line = self._lines.get(name)
+            if line is not None and line.channel is channel:  # not of one that was taken out of service
+                self._changed(name, state)
+
+        channel.start(self._deliver, changed)
         thread.start()
 
     def _take_out_of_service(self, name: str) -> None:
@@ -158,14 +174,17 @@ class Exchange:
             must_tell = state.name in ("error", "sign-in needed") and told != state.detail
             if must_tell:
                 self._states[name]["told"] = state.detail
-            try:
-                write_json(self._home.state / "channels.json", self._states)
-            except OSError as error:
-                log.warning("channels.json not written: %s", error)
+            self._save_states()
         if state.name == "connected":
             self.poke()
         if must_tell:
             self._tell(name, state)
+
+    def _save_states(self) -> None:
+        try:
+            write_json(self._home.state / "channels.json", self._states)
+        except OSError as error:
+            log.warning("channels.json not written: %s", error)
 
     def _show_typing(self) -> float:
         jids = self._working()

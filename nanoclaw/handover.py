@@ -103,6 +103,8 @@ class Handover:
             return
         with self._locks.hold("cursor", run.folder):
             cursor, place = self._of(run), run.claims[-1].place
+            if cursor is not None and cursor.reset and cursor.reset[0] == run.id and cursor.reset[1] >= len(run.claims):
+                return
             if cursor is not None and place.seq > cursor.handed and cursor.judged != run.id:
                 self._cursors.put(run.folder, cursor.at(place))
 

@@ -161,7 +161,7 @@ class Host:
         log.info("Host started pid=%d groupCount=%d", os.getpid(), len(self.settings.groups))
         self.inbox.turns.guarded_turn()  # makes the groups' directories, before they are watched
         self.scripts.turns.guarded_turn()
-        self._watcher.add(self.home.inbox, lambda path: self.inbox.turns.poke(), recursive=True)
+        self._watcher.add(self.home.inbox, self.inbox.touched, recursive=True)
         self._watcher.add(self.home.ipc, self.scripts.touched, recursive=True)
         for name, part in (("inbox", self.inbox), ("requests", self.scripts), ("dispatcher", self.dispatcher)):
             self._thread(name, part.turns.run)

@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -44,18 +45,36 @@ class Inbox:
         self.turns = Turns("Inbox", lambda: self.turn(time.time()))
         self._warned: set[str] = set()
         self._known: dict[str, Group] | None = None
+        self._guard = threading.Lock()  # guards _news
+        self._news: set[str] = set()
+        self._unready: set[str] = set()
+        self._next_rescan = 0.0
+
+    def touched(self, path: str) -> None:
+        """A path below state/inbox/ changed. Any thread."""
+        with self._guard:
+            self._news.add(os.path.relpath(path, self._home.inbox).partition(os.sep)[0])
+        self.turns.poke()
 
     def turn(self, now: float) -> float:
-        """Take every file that is ready at Unix time ``now``; returns the seconds after which to look again."""
-        wait = RESCAN_SECONDS
+        """Take every file that is ready at Unix time ``now``; returns the seconds after which to look again. Looks
+        where something was touched, and again where it was not ready; everywhere where nothing was touched."""
         groups = self._groups()
+        with self._guard:
+            news, self._news = self._news, set()
         if groups is not self._known:
-            self._known = groups
+            self._known, news = groups, set()
             for folder in groups:
                 self._make_directory(self._home.inbox / folder)
+        if not news or now >= self._next_rescan or now < self._next_rescan - RESCAN_SECONDS:
+            news, self._next_rescan = set(os.listdir(self._home.inbox)), now + RESCAN_SECONDS
+        news, wait, self._unready = news | self._unready, self._next_rescan - now, set()
         found: list[tuple[Path, Group]] = []
-        for directory in (p for p in self._home.inbox.iterdir() if p.is_dir() and not p.name.startswith(".")):
-            files = [directory / n for n in os.listdir(directory) if intake.is_candidate(n)]
+        for directory in (self._home.inbox / name for name in news if not name.startswith(".")):
+            try:
+                files = [directory / n for n in os.listdir(directory) if intake.is_candidate(n)]
+            except (FileNotFoundError, NotADirectoryError):
+                continue
             group = groups.get(directory.name)
             if group is None:
                 self._warn_unregistered(directory, len(files))
@@ -64,11 +83,13 @@ class Inbox:
             found += [(path, group) for path in files]
         for path, group in sorted(found, key=lambda pair: _arrival(pair[0])):
             try:
-                if not self._take(group, path, now):
-                    wait = min(wait, AGAIN_SECONDS)
+                if self._take(group, path, now):
+                    continue
+                wait = min(wait, AGAIN_SECONDS)
             except OSError as error:  # of one group: the others' files go on
                 log.error("Inbox file held up group=%s file=%s: %s", group.folder, path.name, error)
                 wait = min(wait, HELD_UP_SECONDS)
+            self._unready.add(group.folder)
         return wait
 
     def _make_directory(self, directory: Path) -> None:

@@ -54,10 +54,13 @@ class Reception:
         self._changed = changed
         self._discovered = discovered
         self._failures: dict[tuple[str, str], int] = {}
+        # What is there already of a message whose next attachment could not be had yet.
+        self._kept: dict[tuple[str, str], list[dict[str, Any]]] = {}
 
     def deliver(self, message: Message, chat_name: str) -> None:
         """Settings saved before the message came hold for it. Raises FetchFailed, OSError: hand it in again later."""
-        self._settings.refresh()
+        group = self._settings.group_of(message.jid)
+        self._settings.refresh(group.folder if group is not None else "")
         group = self._settings.group_of(message.jid)
         if group is not None:
             self._store(group, message)
@@ -72,8 +75,12 @@ class Reception:
             self._journal.event("dropped", folder=group.folder, message=message.id, reason=denied[0])
             return
         if message.attachments and not self._transcripts.contains(message.jid, message.id):
-            message = replace(message, attachments=tuple(self._keep(group, message, a) for a in message.attachments))
+            kept = self._kept.setdefault((message.jid, message.id), [])
+            for attachment in message.attachments[len(kept) :]:
+                kept.append(self._keep(group, message, attachment))
+            message = replace(message, attachments=tuple(kept))
         line = self._transcripts.append(message)
+        self._kept.pop((message.jid, message.id), None)
         if line is not None:
             log.info("New messages group=%s seq=%d", group.folder, line.seq)
             self._journal.event("received", folder=group.folder, message=message.id, seq=line.seq)
@@ -96,7 +103,7 @@ class Reception:
             if not error.permanent and self._failures[key] < FETCH_TRIES:
                 raise
             problem = str(error)
-        except untrusted.Refused as error:
+        except (untrusted.Refused, FileNotFoundError) as error:  # FileNotFoundError: the container took it away
             problem = str(error)
         else:
             self._failures.pop(key, None)

@@ -11,8 +11,8 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
+from html import escape
 from typing import Any
-from xml.sax.saxutils import escape, quoteattr
 from zoneinfo import ZoneInfo
 
 from nanoclaw.config.senders import EVERYBODY, Senders
@@ -110,8 +110,9 @@ def _clean(text: str) -> str:
 
 
 def _text(text: str) -> str:
-    return escape(_clean(text))
+    return escape(_clean(text), quote=False)
 
 
 def _attribute(text: str) -> str:
-    return quoteattr(_clean(text))
+    escaped = escape(_clean(text))
+    return '"' + re.sub("[\n\r\t]", lambda found: f"&#{ord(found[0])};", escaped) + '"'

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 
 from nanoclaw.errors import UserError
@@ -11,6 +12,15 @@ from nanoclaw.errors import UserError
 log = logging.getLogger("nanoclaw")
 
 HELD_UP_SECONDS = 5.0
+RESCAN_SECONDS = 30.0
+RESCAN_AT_MOST = 120.0
+RESCAN_SHARE = 1 / 2000
+
+
+def until_rescan(began: float) -> float:
+    """Seconds until a look at everything that began at monotonic time ``began`` is repeated: 30, or, where there are
+    many groups, so long (120 at most) that it takes 1/2,000 of a thread's time."""
+    return min(max(RESCAN_SECONDS, (time.monotonic() - began) / RESCAN_SHARE), RESCAN_AT_MOST)
 
 
 class Turns:

@@ -1,5 +1,5 @@
-"""What the commands that look and ask have in common: which group is meant, how a time and a foreign text are shown,
-and how the host is asked for something.
+"""What the commands that look and ask have in common: how a list, a time and a foreign text are shown, how long a text
+may be, and how the host is asked for something.
 
 A living host is the one writer of its files, so a command that changes them writes a request; where no host lives, the
 command holds the home's lock and carries the request out itself.
@@ -10,50 +10,49 @@ from __future__ import annotations
 import re
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from nanoclaw.commands.output import Result, table
 from nanoclaw.config.settings import load_config
 from nanoclaw.config.values import system_timezone
 from nanoclaw.errors import UserError
 from nanoclaw.files.atomic import read_json, write_json
 from nanoclaw.files.locks import LOOK_SECONDS, HomeLock
-from nanoclaw.models import Group
 from nanoclaw.paths import Home, check_folder
 from nanoclaw.stores import refused
-from nanoclaw.stores.settings import Settings
 
 ANSWER_SECONDS = 10.0
+POLL_SECONDS = 0.005
+TEXT_BYTES = 900_000  # the inbox takes 1 MB of JSON
 _ACTS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 """What a terminal obeys instead of showing it: control characters, and those that turn the direction of writing."""
-
-
-def choose(settings: Settings, folder: str | None) -> Group:
-    """The group that is meant: the named one, else main, else the only one. Raises UserError."""
-    groups = settings.groups
-    problem = next((f" ({p})" for p in settings.problems if folder is None or p.path.endswith(f"/{folder}.toml")), "")
-    if folder is not None:
-        if folder not in groups:
-            known = ", ".join(sorted(groups)) or "none"
-            fix = f"Registered: {known}. A group is a file state/groups/{folder}.toml."
-            raise UserError(f"No group {folder!r} is registered{problem}.", fix)
-        return groups[folder]
-    main = [group for group in groups.values() if group.is_main]
-    if main or len(groups) == 1:
-        return (main or list(groups.values()))[0]
-    if groups:
-        raise UserError("There is no main group.", f"Name one: {' | '.join(sorted(groups))}")
-    fix = 'Write state/groups/main.toml with the lines: jid = "local:main" and is_main = true'
-    raise UserError(f"No group is registered{problem}.", fix)
 
 
 def printable(text: str) -> str:
     """A text of somebody else's hand: control characters are shown, not obeyed (lines and tabs stay)."""
     return _ACTS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def listing(
+    found: list[dict[str, Any]], row: Callable[[dict[str, Any]], Sequence[object]], head: Sequence[str], none: str
+) -> Result:
+    """A table of what was found; objects with a ``problem`` are lines below it. ``none``: said where nothing was."""
+    rows = [row(one) for one in found if "problem" not in one]
+    lines = [table(rows, head), *(one["problem"] for one in found if "problem" in one)]
+    return Result(found, printable("\n".join(filter(None, lines))) or none)
+
+
+def check_text(text: str) -> str:
+    """A message as a person may send it. Raises UserError."""
+    if not text.strip() or len(text.encode("utf-8", "replace")) > TEXT_BYTES:
+        fix = "Put long texts into a file in the group's folder and name the file."
+        raise UserError(f"A message has 1 to {TEXT_BYTES // 1000} kB of text.", fix)
+    return text
 
 
 def clock(home: Home) -> Callable[[str | float | None], str]:
@@ -89,12 +88,15 @@ def ask(home: Home, folder: str, request: dict[str, Any]) -> dict[str, Any]:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     write_json(path, request)
     deadline = time.monotonic() + ANSWER_SECONDS
-    while (value := _taken(answer)) is None:
+    while (value := read_json(answer)) is None:
         if time.monotonic() > deadline:
-            raise UserError(f"No host answered within {ANSWER_SECONDS:g} s.", _what_becomes_of(path))
+            taken = "It took the request, so it may have been carried out; look before you ask again."
+            stays = f"The request stays at {path} and will be carried out; delete it if it shall not."
+            raise UserError(f"No host answered within {ANSWER_SECONDS:g} s.", stays if path.exists() else taken)
         alone = with_lock(home, lambda: scripts.handle_one(home, folder) if path.exists() else None)
         if alone and not answer.exists():
             time.sleep(LOOK_SECONDS)  # a host took it and died; the next one answers
+    answer.unlink(missing_ok=True)
     if value.get("ok") is not True:
         if kept := value.get("kept"):
             with suppress(UserError):  # the person is told here and now: nothing to put back
@@ -106,23 +108,11 @@ def ask(home: Home, folder: str, request: dict[str, Any]) -> dict[str, Any]:
 def with_lock(home: Home, act: Callable[[], object]) -> bool:
     """Act while this process holds the home's lock; False, after a moment, where a host lives."""
     lock = HomeLock(home.state)
-    if not lock.acquire():
+    if not lock.acquire(patient=False):
+        time.sleep(POLL_SECONDS)
         return False
     try:
         act()
     finally:
         lock.release()
     return True
-
-
-def _taken(answer: Path) -> dict[str, Any] | None:
-    value = read_json(answer)
-    if value is not None:
-        answer.unlink(missing_ok=True)
-    return value
-
-
-def _what_becomes_of(path: Path) -> str:
-    if path.exists():
-        return f"The request stays at {path} and will be carried out; delete it if it shall not."
-    return "It took the request, so it may have been carried out; look before you ask again."

@@ -15,44 +15,35 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from nanoclaw import router
-from nanoclaw.commands.asking import choose
+from nanoclaw.commands.asking import check_text
 from nanoclaw.conditions import PROBE_SECONDS
-from nanoclaw.errors import UserError
+from nanoclaw.config.settings import load_config
 from nanoclaw.files.atomic import BrokenFile, read_json, write_bytes
 from nanoclaw.files.locks import HomeLock, Locks
 from nanoclaw.files.watch import Watcher
 from nanoclaw.host import Host, write_host_file
-from nanoclaw.inbox import MESSAGE_BYTES
-from nanoclaw.models import Group, Line
+from nanoclaw.models import Config, Group, Line
 from nanoclaw.paths import Home
-from nanoclaw.runs.judge import VERDICTS
+from nanoclaw.runs.judge import VERDICTS, Verdict
+from nanoclaw.stores import registry
 from nanoclaw.stores.home import make_home
-from nanoclaw.stores.settings import Settings
 from nanoclaw.stores.transcripts import Transcripts
 
 LOOK_SECONDS = 0.5
-LARGEST_TEXT = MESSAGE_BYTES * 9 // 10
 
 
 def command(home: Home, arguments: argparse.Namespace) -> int:
-    return run(home, arguments.group, arguments.message)
-
-
-def run(home: Home, folder: str | None, message: str | None) -> int:
     """One message and its answer, or lines from the terminal until its end. Exit code 1 when an answer cannot come
     now."""
     make_home(home)
-    settings = Settings(home)
-    talk = _Talk(home, settings, choose(settings, folder))
+    talk = _Talk(home, load_config(home.config_file), registry.choose(home, arguments.group))
     host = _HostWhileItLasts(home)
     host.try_to_be()
     try:
-        return talk.carry_on([message] if message is not None else None, host)
+        return talk.carry_on(arguments.message, host)
     except KeyboardInterrupt:
         return 130
     finally:
@@ -80,30 +71,17 @@ class _HostWhileItLasts:
             self._lock.release()
 
 
-@dataclass
-class _Sent:
-    """A message on its way. ``seq``: its place in the transcript; ``over``: answered, or known not to be answered
-    now."""
-
-    id: str
-    seq: int | None = None
-    held_since: float | None = None
-    over: bool = False
-    failed: bool = False
-
-    def fail(self, why: str) -> None:
-        print(why, file=sys.stderr, flush=True)
-        self.over = self.failed = True
-
-
 class _Talk:
-    def __init__(self, home: Home, settings: Settings, group: Group) -> None:
+    def __init__(self, home: Home, config: Config, group: Group) -> None:
         self._home = home
-        self._config = settings.config
+        self._config = config
         self._group = group
         self._transcripts = Transcripts(home, Locks())
         self._place = self._transcripts.last(group.jid)
-        self._sent: list[_Sent] = []
+        self._waiting: dict[str, int | None] = {}
+        """The messages that are not over (answered, or known not to be answered now): id, and seq once stored."""
+        self._held_since: float | None = None
+        self._failed = False
         self._typed: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._news = threading.Event()
         self._watcher = Watcher()
@@ -114,12 +92,13 @@ class _Talk:
     def end(self) -> None:
         self._watcher.stop()
 
-    def carry_on(self, texts: list[str] | None, host: _HostWhileItLasts) -> int:
-        """Send ``texts`` (None: what is typed), print what the agent says, until all is answered. The exit code."""
-        if texts is None:
+    def carry_on(self, text: str | None, host: _HostWhileItLasts) -> int:
+        """Send ``text`` (None: what is typed), print what the agent says, until all is answered. The exit code."""
+        if text is None:
             threading.Thread(target=self._read_terminal, daemon=True).start()
         else:
-            self._put([*texts, None])
+            self._put(text)
+            self._put(None)
         typing = True
         while True:
             self._news.clear()
@@ -127,11 +106,10 @@ class _Talk:
                 text = self._typed.get()
                 typing = text is not None
                 if text is not None:
-                    self._sent.append(self._send(text))
+                    self._send(text)
             self._look()
-            self._sent = [sent for sent in self._sent if not sent.over or sent.failed]
-            if not typing and all(sent.over for sent in self._sent):
-                return 1 if self._sent else 0
+            if not typing and not self._waiting:
+                return 1 if self._failed else 0
             self._news.wait(LOOK_SECONDS)
             host.try_to_be()
 
@@ -139,84 +117,75 @@ class _Talk:
         if sys.stdin.isatty():
             print(f"Chat with {self._config.assistant_name} in {self._group.name}. Ctrl-D ends it.")
         try:
-            for text in _typed_lines() if sys.stdin.isatty() else _piped_lines():
+            for text in iter(lambda: input("> "), None) if sys.stdin.isatty() else _piped_lines():
                 if text.strip():
-                    self._put([text])
+                    self._put(text)
         except EOFError:
             pass
-        self._put([None])
+        self._put(None)
 
-    def _put(self, texts: list[str | None]) -> None:
-        for text in texts:
-            self._typed.put(text)
+    def _put(self, text: str | None) -> None:
+        """A message, or None: no more come."""
+        self._typed.put(text)
         self._news.set()
 
-    def _send(self, text: str) -> _Sent:
-        if len(text.encode("utf-8", "replace")) > LARGEST_TEXT or not text.strip():
-            fix = "Put long texts into a file in the group's folder and name the file."
-            raise UserError(f"A message has 1 to {LARGEST_TEXT // 1000} kB of text.", fix)
-        sent = _Sent(f"chat-{uuid.uuid4()}")
-        user = getpass.getuser()
-        value = {"text": text, "id": sent.id, "sender": user, "sender_name": user}
+    def _send(self, text: str) -> None:
+        name, user = f"chat-{uuid.uuid4()}", getpass.getuser()
+        value = {"text": check_text(text), "id": name, "sender": user, "sender_name": user}
         directory = self._home.inbox / self._group.folder
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_bytes(directory / f"{time.time_ns()}-{sent.id}.json", json.dumps(value).encode())
-        return sent
+        write_bytes(directory / f"{time.time_ns()}-{name}.json", json.dumps(value).encode())
+        self._waiting[name] = None
 
     def _look(self) -> None:
         """Print what is new in the chat, and see which messages are over. Answers are in the transcript before
         that can be seen."""
-        cursor = self._cursor()
+        cursor = read_json(self._home.cursors / f"{self._group.folder}.json") or {}
         idle = not any(self._is_ours(path) for path in self._home.outbox.glob("*.json"))
         for line, place in self._transcripts.since(self._group.jid, self._place):
             self._place = place
             self._note(line)
-        for sent in [sent for sent in self._sent if sent.seq is not None and not sent.over]:
-            done = cursor.get("done", 0)
-            sent.over = idle and isinstance(done, int) and done >= (sent.seq or 0)
-            if not sent.over:
-                self._see_whether_held(sent, cursor)
+        done = cursor.get("done", 0)
+        if idle and isinstance(done, int):
+            self._waiting = {name: seq for name, seq in self._waiting.items() if seq is None or seq > done}
+        self._see_whether_held(VERDICTS.get(str(cursor.get("said"))))
 
     def _note(self, line: Line) -> None:
         message = line.message
-        sent = next((sent for sent in self._sent if sent.id == message.id), None)
-        if sent is not None:
-            sent.seq = line.seq
+        if message.id in self._waiting:
+            self._waiting[message.id] = line.seq
             if why := router.why_asleep(message, self._group, self._config):
-                sent.fail(f"Stored, but it does not wake the agent: {why}.")
+                self._fail([message.id], f"Stored, but it does not wake the agent: {why}.")
         elif message.is_bot and message.id.startswith("notice-"):
-            waiting = [sent for sent in self._sent if sent.seq is not None and not sent.over]
-            for sent in waiting[:1]:
-                sent.fail(message.text)
-            for sent in waiting[1:]:
-                sent.over = sent.failed = True
+            self._fail(self._stored(), message.text)
         elif message.is_bot:
             print(message.text, flush=True)
 
-    def _see_whether_held(self, sent: _Sent, cursor: dict[str, Any]) -> None:
-        """Fail a message that is held back by a cause of which the chat was told earlier."""
-        verdict = VERDICTS.get(str(cursor.get("said")))
-        if verdict is None:
-            sent.held_since = None
+    def _see_whether_held(self, verdict: Verdict | None) -> None:
+        """Fail messages that are held back by a cause of which the chat was told earlier."""
+        if verdict is None or not self._stored():
+            self._held_since = None
             return
-        sent.held_since = sent.held_since or time.monotonic()
-        if time.monotonic() > sent.held_since + PROBE_SECONDS + 1.0:
-            sent.fail(verdict.chat or verdict.cause)
+        self._held_since = self._held_since or time.monotonic()
+        if time.monotonic() > self._held_since + PROBE_SECONDS + 1.0:
+            self._fail(self._stored(), verdict.chat or verdict.cause)
 
-    def _cursor(self) -> dict[str, Any]:
-        return read_json(self._home.cursors / f"{self._group.folder}.json") or {}
+    def _stored(self) -> list[str]:
+        return [name for name, seq in self._waiting.items() if seq is not None]
+
+    def _fail(self, names: list[str], why: str) -> None:
+        """These are not answered now: say so, once."""
+        if names:
+            print(why, file=sys.stderr, flush=True)
+            self._failed = True
+        for name in names:
+            del self._waiting[name]
 
     def _is_ours(self, path: Path) -> bool:
         try:
             return (read_json(path) or {}).get("jid") == self._group.jid
         except (OSError, BrokenFile):
             return False
-
-
-def _typed_lines() -> Iterator[str]:
-    """Lines from a person, with the editing that ``input`` has; EOFError ends them."""
-    while True:
-        yield input("> ")
 
 
 def _piped_lines() -> Iterator[str]:

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from nanoclaw.commands.asking import ask, choose, clock
+from nanoclaw.commands.asking import ask, clock
 from nanoclaw.commands.output import Result
+from nanoclaw.config.settings import load_config
 from nanoclaw.errors import UserError
 from nanoclaw.files.atomic import BrokenFile
 from nanoclaw.files.locks import Locks
@@ -16,8 +17,8 @@ from nanoclaw.models import Config, Group
 from nanoclaw.paths import Home
 from nanoclaw.pending import Pending
 from nanoclaw.runs.judge import VERDICTS
+from nanoclaw.stores import registry
 from nanoclaw.stores.cursors import Cursor, Cursors
-from nanoclaw.stores.settings import Settings
 from nanoclaw.stores.transcripts import Position, Transcripts
 
 
@@ -25,13 +26,13 @@ def show(home: Home, arguments: argparse.Namespace) -> Result:
     """The value: one object a group: ``folder``, ``jid``, ``cursor`` (false: none yet, it will stand behind the
     assistant's last answer), ``handed``, ``done`` and ``last`` (seqs), ``waiting`` (messages that wake the agent),
     ``context`` (messages that do not), ``retry``, ``said``, ``note``; or ``problem``."""
-    settings = Settings(home)
-    groups = [choose(settings, arguments.folder)] if arguments.folder else list(settings.groups.values())
+    config = load_config(home.config_file)
+    groups = [registry.choose(home, arguments.folder)] if arguments.folder else registry.load_all(home)[0]
     cursors, transcripts = Cursors(home, Locks()), Transcripts(home, Locks())
     found = []
-    for group in sorted(groups, key=lambda group: group.folder):
+    for group in groups:
         try:
-            found.append(_look(home, group, settings.config, cursors, transcripts))
+            found.append(_look(home, group, config, cursors, transcripts))
         except (BrokenFile, OSError) as error:
             found.append({"folder": group.folder, "problem": str(error)})
     shown = clock(home)
@@ -52,19 +53,9 @@ def _look(home: Home, group: Group, config: Config, cursors: Cursors, transcript
         waiting = len(batch.wakers) if batch else 0
         last = transcripts.last(group.jid).seq
         context = len(batch.lines) + batch.omitted - waiting if batch else 0
-    return {
-        "folder": group.folder,
-        "jid": group.jid,
-        "cursor": known,
-        "handed": cursor.handed,
-        "done": cursor.done,
-        "last": last,
-        "waiting": waiting,
-        "context": context,
-        "retry": asdict(cursor.retry) if cursor.retry else None,
-        "said": cursor.said,
-        "note": cursor.note,
-    }
+    found = {"folder": group.folder, "jid": group.jid, "cursor": known, "handed": cursor.handed, "last": last}
+    told = {key: value for key, value in asdict(cursor).items() if key in ("done", "retry", "said", "note")}
+    return {**found, **told, "waiting": waiting, "context": context}
 
 
 def _words(one: dict[str, Any], shown: Callable[[str | float | None], str]) -> str:
@@ -92,7 +83,7 @@ def _words(one: dict[str, Any], shown: Callable[[str | float | None], str]) -> s
 
 def reset(home: Home, arguments: argparse.Namespace) -> Result:
     """Ask for the cursor to be moved. The value: ``{"folder", "handed"}``."""
-    folder = choose(Settings(home), arguments.folder).folder
+    folder = registry.choose(home, arguments.folder).folder
     to: str | int = arguments.to or "answer"
     if to not in ("answer", "end"):
         if not (str(to).isascii() and str(to).isdigit()) or len(str(to)) > 15:

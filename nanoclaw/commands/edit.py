@@ -11,7 +11,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 
 from nanoclaw.commands.output import Result
@@ -27,7 +26,7 @@ from nanoclaw.stores.home import make_home
 def config(home: Home, arguments: argparse.Namespace) -> Result:
     """state/config.toml."""
     make_home(home)
-    return _edit(home.config_file, load_config, None)
+    return _edit(home, home.config_file, lambda content: load_config(home.config_file, content))
 
 
 def group(home: Home, arguments: argparse.Namespace) -> Result:
@@ -35,11 +34,11 @@ def group(home: Home, arguments: argparse.Namespace) -> Result:
     path = home.group_file(arguments.folder)
     if not path.exists():
         registry.find(home, arguments.folder)
-    return _edit(path, lambda draft: registry.check(home, arguments.folder, draft.read_bytes()), home.group_files)
+    return _edit(home, path, lambda content: registry.check(home, arguments.folder, content))
 
 
-def _edit(path: Path, check: Callable[[Path], object], directory: Path | None) -> Result:
-    """Edit ``path`` under its lock; ``directory``'s lock, too, for the moment of checking and saving. UserError:
+def _edit(home: Home, path: Path, check: Callable[[bytes], object]) -> Result:
+    """Edit ``path`` under its lock; that of all groups, too, for the moment of checking and saving. UserError:
     nothing was saved; where something was written, the draft is kept."""
     with editing(path, wait=0.0):
         before = path.read_bytes()
@@ -47,12 +46,12 @@ def _edit(path: Path, check: Callable[[Path], object], directory: Path | None) -
         draft.write_bytes(before)
         while True:
             _run_editor(draft, before)
-            with editing(directory) if directory else nullcontext():
+            with editing(home.group_files):
                 after = draft.read_bytes() if draft.exists() else before
                 if after == before:
                     shutil.rmtree(draft.parent)
                     return Result({"path": str(path), "changed": False}, f"{path}: nothing changed")
-                problems = _problems(check, draft, path)
+                problems = _problems(check, after)
                 if not problems:
                     if not path.exists() or path.read_bytes() != before:
                         raise _kept(f"{path} was changed by somebody else meanwhile; nothing was saved.", draft)
@@ -68,12 +67,12 @@ def _edit(path: Path, check: Callable[[Path], object], directory: Path | None) -
                 raise _kept("Nothing was saved.", draft)
 
 
-def _problems(check: Callable[[Path], object], draft: Path, path: Path) -> list[str]:
+def _problems(check: Callable[[bytes], object], content: bytes) -> list[str]:
     try:
-        check(draft)
+        check(content)
         return []
     except FileProblems as error:
-        return [str(problem).replace(str(draft), str(path)) for problem in error.problems]
+        return [str(problem) for problem in error.problems]
 
 
 def _kept(problem: str, draft: Path) -> UserError:

@@ -4,10 +4,11 @@ when they change, and none needs to live."""
 from __future__ import annotations
 
 import argparse
-import re
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
+from nanoclaw.commands import runs
 from nanoclaw.commands.output import Result, table
 from nanoclaw.config.mounts import check_mounts
 from nanoclaw.config.settings import load_config
@@ -18,12 +19,11 @@ from nanoclaw.files.locks import Locks
 from nanoclaw.models import Config, Group
 from nanoclaw.paths import Home
 from nanoclaw.runs.layout import container_user
-from nanoclaw.runs.records import Records
 from nanoclaw.stores import registry
 from nanoclaw.stores.chats import Chats
-from nanoclaw.stores.cursors import Cursors
+from nanoclaw.stores.cursors import Cursor, Cursors
 from nanoclaw.stores.home import make_home
-from nanoclaw.stores.sessions import Sessions
+from nanoclaw.stores.sessions import Session, Sessions
 from nanoclaw.stores.transcripts import Transcripts
 
 
@@ -31,15 +31,12 @@ def list_groups(home: Home, arguments: argparse.Namespace) -> Result:
     """The groups that stand, the files that are refused, and with ``--known`` the chats that are no group."""
     groups, problems = registry.load_all(home)
     assistant = _assistant(home)
-    rows = [(g.folder, g.name, g.jid, _trigger(g, assistant), "main" if g.is_main else "") for g in groups]
+    rows = [(g.folder, g.name, g.jid, _trigger(g, assistant), g.is_main) for g in groups]
     keys = ("folder", "name", "jid", "trigger", "main")
-    value: dict[str, Any] = {
-        "groups": [
-            {**dict(zip(keys, row, strict=True)), "main": g.is_main} for row, g in zip(rows, groups, strict=True)
-        ],
-        "refused": [asdict(problem) for problem in problems],
-    }
-    parts = [table(rows, [key.upper() for key in keys]) or "No group is registered."]
+    standing = [dict(zip(keys, row, strict=True)) for row in rows]
+    value: dict[str, Any] = {"groups": standing, "refused": [asdict(problem) for problem in problems]}
+    shown = [(*row, "main" if is_main else "") for *row, is_main in rows]
+    parts = [table(shown, [key.upper() for key in keys]) or "No group is registered."]
     if problems:
         parts.append("\n".join(["Refused:", *(f"  {problem}" for problem in problems)]))
     if arguments.known:
@@ -66,7 +63,7 @@ def add(home: Home, arguments: argparse.Namespace) -> Result:
     registry.make_folder(home, arguments.folder, config.assistant_name, arguments.main, container_user(home))
     directory = home.group_folder(arguments.folder)
     group = registry.find(home, arguments.folder)
-    wakes = _trigger(group, _assistant(home)) or "every message"
+    wakes = _trigger(group, config.assistant_name) or "every message"
     text = f"{group.folder} is registered: {path}\n{wakes} wakes its agent, whose files are in {directory}"
     return Result({"folder": group.folder, "jid": group.jid, "file": str(path), "directory": str(directory)}, text)
 
@@ -90,16 +87,10 @@ def show(home: Home, arguments: argparse.Namespace) -> Result:
         ],
         "last_run": _last_run(home, group.folder),
     }
-    try:
-        cursor = Cursors(home, locks).get(group.folder)
-        value["cursor"] = {"handed": cursor.handed, "done": cursor.done} if cursor else None
-    except BrokenFile as error:
-        value["cursor"] = str(error)
-    try:
-        session = Sessions(home, locks).get(group.folder)
-        value["session"] = session.id if session else None
-    except BrokenFile as error:
-        value["session"] = str(error)
+    cursor = _unless_broken(lambda: Cursors(home, locks).get(group.folder))
+    value["cursor"] = {"handed": cursor.handed, "done": cursor.done} if isinstance(cursor, Cursor) else cursor
+    session = _unless_broken(lambda: Sessions(home, locks).get(group.folder))
+    value["session"] = session.id if isinstance(session, Session) else session
     return Result(value, "\n".join(f"{key:<17} {_shown(item)}".rstrip() for key, item in value.items()))
 
 
@@ -109,15 +100,12 @@ def set_keys(home: Home, arguments: argparse.Namespace) -> Result:
     for item in arguments.changes:
         key, equals, text = item.partition("=")
         if not equals or not key:
-            raise UserError(
-                f"{item!r} is not KEY=VALUE.", "For example: requires_trigger=false, or trigger= to remove it."
-            )
+            example = "For example: requires_trigger=false, or trigger= to remove it."
+            raise UserError(f"{item!r} is not KEY=VALUE.", example)
         changes[key.strip()] = text.strip() or None
     changed = registry.change(home, arguments.folder, changes)
-    path = home.group_file(arguments.folder)
-    return Result(
-        {"folder": arguments.folder, "changed": changed}, f"{path}: {'saved' if changed else 'nothing changed'}"
-    )
+    text = f"{home.group_file(arguments.folder)}: {'saved' if changed else 'nothing changed'}"
+    return Result({"folder": arguments.folder, "changed": changed}, text)
 
 
 def remove(home: Home, arguments: argparse.Namespace) -> Result:
@@ -153,17 +141,20 @@ def _known(home: Home, registered: set[str]) -> list[dict[str, str]]:
 
 
 def _last_run(home: Home, folder: str) -> dict[str, Any] | None:
-    """The newest run of a group; None: there is none, or its record is broken (``runs list`` says so)."""
-    records = Records(home)
-    own = re.compile(re.escape(folder) + r"-\d{8}-\d{6}-\d{3}")
-    ids = [run_id for run_id in (records.ids() if home.runs.exists() else []) if own.fullmatch(run_id)]
+    """The newest run of a group; of a broken record only its id."""
+    ids = runs.ids_of(home, folder)
     if not ids:
         return None
+    known = runs.summary(home, ids[-1])
+    return {"id": ids[-1], **{key: known[key] for key in ("status", "outcome") if key in known}}
+
+
+def _unless_broken(look: Callable[[], Any]) -> Any:
+    """What a state file holds, or what is wrong with it."""
     try:
-        run = records.load(ids[-1])
-    except (BrokenFile, OSError):
-        return {"id": ids[-1]}
-    return {"id": run.id, "status": run.status, "outcome": run.outcome}
+        return look()
+    except BrokenFile as error:
+        return str(error)
 
 
 def _shown(item: Any) -> str:

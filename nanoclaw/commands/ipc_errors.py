@@ -27,7 +27,7 @@ def list_errors(home: Home, arguments: argparse.Namespace) -> Result:
 def show(home: Home, arguments: argparse.Namespace) -> Result:
     """The value: as in the list, and ``content``: at most ``SHOWN_BYTES`` of it as text, null where it has none."""
     one = refused.find(home, arguments.name)
-    data = refused.content(one, SHOWN_BYTES)
+    data = refused.content(one.path, SHOWN_BYTES)
     content = None if data is None else data.decode("utf-8", "replace")
     lines = [f"reason: {one.reason}", f"from:   {one.came_from or 'unknown'}", f"time:   {clock(home)(one.time)}"]
     lines += [f"size:   {_size(one)}", f"file:   {one.path}", ""]

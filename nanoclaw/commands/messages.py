@@ -7,18 +7,18 @@ import json
 from itertools import islice
 from typing import Any
 
-from nanoclaw.commands.asking import choose, clock, printable
+from nanoclaw.commands.asking import clock, printable
 from nanoclaw.commands.output import Result
 from nanoclaw.models import Message
 from nanoclaw.paths import Home
+from nanoclaw.stores import registry
 from nanoclaw.stores.lines import to_json
-from nanoclaw.stores.settings import Settings
 from nanoclaw.stores.transcripts import Chat
 
 
 def run(home: Home, arguments: argparse.Namespace) -> Result:
     """The value: the lines as they stand in the transcript, the oldest first."""
-    group = choose(Settings(home), arguments.group)
+    group = registry.choose(home, arguments.group)
     directory = home.chat(group.jid)
     newest = islice(Chat(directory, group.jid).backwards(), arguments.n) if directory.is_dir() else ()
     lines = list(newest)[::-1]

@@ -8,7 +8,6 @@ import signal
 import sys
 import threading
 import time
-from types import FrameType
 
 from nanoclaw.errors import UserError
 from nanoclaw.files.locks import HomeLock
@@ -20,22 +19,15 @@ UNDELIVERED_SECONDS = 10.0
 
 
 def command(home: Home, arguments: argparse.Namespace) -> int:
-    return run(home, arguments.once)
-
-
-def run(home: Home, once: bool = False) -> int:
-    """Be the host of a home until SIGTERM or SIGINT; with ``once`` until all is done that can be done now."""
+    """Be the host of a home until SIGTERM or SIGINT; with ``--once`` until all is done that can be done now."""
+    once = arguments.once
     home.state.mkdir(parents=True, exist_ok=True, mode=0o700)
     lock = HomeLock(home.state)
     if not _acquire(lock, home, once):
         return 0
     stop = threading.Event()
-
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        stop.set()
-
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, on_signal)
+        signal.signal(number, lambda number, frame: stop.set())
     try:
         write_host_file(home, "once" if once else "run")
         host = Host(home, drain=once, to_stderr=logging.WARNING if once else logging.INFO)

@@ -11,18 +11,19 @@ import difflib
 import os
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from nanoclaw.commands.asking import ask, choose, clock, printable
-from nanoclaw.commands.output import Result, table
+from nanoclaw.commands.asking import ask, clock, listing, printable
+from nanoclaw.commands.output import Result
 from nanoclaw.errors import UserError
 from nanoclaw.files.atomic import BrokenFile
 from nanoclaw.paths import Home
 from nanoclaw.runs.records import Records, Run
-from nanoclaw.stores.settings import Settings
+from nanoclaw.stores import registry
 
 STDERR_BYTES = 8_000
 STDERR_LINES = 20
@@ -34,27 +35,28 @@ _ID = re.compile(r"(.+)-(\d{8}-\d{6}-\d{3})")
 def list_runs(home: Home, arguments: argparse.Namespace) -> Result:
     """The value: one object a run, the newest last: ``run``, ``group``, ``created``, ``status``, ``outcome``,
     ``seconds``, ``prompts``, ``replies``, ``cost_usd``; or ``run`` and ``problem``."""
-    ids = _ids(home)
-    if arguments.group is not None:
-        own = [run_id for run_id in ids if _parts(run_id)[1] == arguments.group]
-        if not own:
-            choose(Settings(home), arguments.group)
-        ids = own
-    found = [_summary(home, run_id) for run_id in sorted(ids, key=_parts)[-arguments.n :]]
+    ids = ids_of(home, arguments.group)
+    if arguments.group is not None and not ids:
+        registry.choose(home, arguments.group)
+    found = [summary(home, run_id) for run_id in ids[-arguments.n :]]
     shown = clock(home)
-    rows = [_row(one, shown) for one in found if "problem" not in one]
-    text = table(rows, ("RUN", "CREATED", "STATUS", "OUTCOME", "TIME", "PROMPTS", "REPLIES", "COST"))
-    problems = [printable(f"{one['run']}: {one['problem']}") for one in found if "problem" in one]
-    return Result(found, "\n".join([*([text] if text else []), *problems]) or "There is no run.")
+
+    def row(one: dict[str, Any]) -> list[object]:
+        seconds = "" if one["seconds"] is None else f"{one['seconds']:.1f} s"
+        cost = "" if one["cost_usd"] is None else f"${one['cost_usd']:.4f}"
+        begun = [one["run"], shown(one["created"]), one["status"], one["outcome"], seconds]
+        return [*begun, one["prompts"], one["replies"], cost]
+
+    head = ("RUN", "CREATED", "STATUS", "OUTCOME", "TIME", "PROMPTS", "REPLIES", "COST")
+    return listing(found, row, head, "There is no run.")
 
 
 def show(home: Home, arguments: argparse.Namespace) -> Result:
     """The value: ``record`` (run.json), ``prompts`` (the ranges of messages), ``events`` (taken from the runner),
     ``files``, ``command``, ``stderr`` (its last lines)."""
     run_id = _known(home, arguments.run)
-    records = Records(home)
-    directory = records.path(run_id)
-    run = _load(records, run_id)
+    directory = home.runs / run_id
+    run = _load(home, run_id)
     prompts = [
         {
             "n": claim.n,
@@ -72,20 +74,22 @@ def show(home: Home, arguments: argparse.Namespace) -> Result:
         "command": str(directory / "command.sh"),
         "stderr": _last_lines(directory / "stderr.log"),
     }
-    return Result(value, printable(_words(run, value, directory, clock(home))))
+    return Result(value, printable(_words(value, clock(home))))
 
 
 def again(home: Home, arguments: argparse.Namespace) -> Result:
     """Ask for a new run with the prompts of one. The value: ``{"run", "group"}``."""
     run_id = _known(home, arguments.run)
-    folder = choose(Settings(home), _load(Records(home), run_id).folder).folder
+    folder = registry.choose(home, _load(home, run_id).folder).folder
     ask(home, folder, {"type": "run_again", "run": run_id})
     text = f"The prompts of {run_id} are given to a new run of {folder}, as soon as a host runs and has a place."
     return Result({"run": run_id, "group": folder}, text)
 
 
-def _ids(home: Home) -> list[str]:
-    return Records(home).ids() if home.runs.is_dir() else []
+def ids_of(home: Home, folder: str | None) -> list[str]:
+    """The runs of a group (None: of all, also of groups that are gone), the oldest first."""
+    ids = sorted(Records(home).ids(), key=_parts) if home.runs.is_dir() else []
+    return [run_id for run_id in ids if folder in (None, _parts(run_id)[1])]
 
 
 def _parts(run_id: str) -> tuple[str, str]:
@@ -96,44 +100,30 @@ def _parts(run_id: str) -> tuple[str, str]:
 
 def _known(home: Home, run_id: str) -> str:
     """A name from the command line is looked up, never joined to a path. Raises UserError with what is near."""
-    ids = _ids(home)
+    ids = ids_of(home, None)
     if run_id in ids:
         return run_id
-    near = difflib.get_close_matches(run_id, ids, 3, 0.5) or sorted(ids, key=_parts)[-3:]
+    near = difflib.get_close_matches(run_id, ids, 3, 0.5) or ids[-3:]
     fix = f"There are {', '.join(near)} …; `runs list` shows all." if near else "There is none at all yet."
     raise UserError(f"There is no run {run_id!r}.", printable(fix))
 
 
-def _load(records: Records, run_id: str) -> Run:
+def _load(home: Home, run_id: str) -> Run:
     try:
-        return records.load(run_id)
-    except FileNotFoundError:
-        raise BrokenFile(records.path(run_id) / "run.json", 0, "is not there") from None
+        return Records(home).load(run_id)
     except (OSError, KeyError, TypeError, ValueError) as error:
-        raise BrokenFile(records.path(run_id), 0, f"cannot be read ({error})") from None
+        what = f"is not there or cannot be read ({type(error).__name__})"
+        raise BrokenFile(home.runs / run_id / "run.json", 0, what) from None
 
 
-def _summary(home: Home, run_id: str) -> dict[str, Any]:
+def summary(home: Home, run_id: str) -> dict[str, Any]:
+    """A run as ``list_runs`` says it."""
     try:
-        run = _load(Records(home), run_id)
+        run = _load(home, run_id)
     except BrokenFile as error:
         return {"run": run_id, "problem": error.problem}
-    return {
-        "run": run.id,
-        "group": run.folder,
-        "created": run.created,
-        "status": run.status,
-        "outcome": run.outcome,
-        "seconds": _duration(run),
-        "prompts": len(run.claims),
-        "replies": run.replies,
-        "cost_usd": run.cost_usd,
-    }
-
-
-def _row(one: dict[str, Any], shown: Callable[[str | float | None], str]) -> list[object]:
-    known = [one["run"], shown(one["created"]), one["status"], one["outcome"], _seconds(one["seconds"])]
-    return [*known, one["prompts"], one["replies"], _cost(one["cost_usd"])]
+    known = {key: getattr(run, key) for key in ("created", "status", "outcome", "replies", "cost_usd")}
+    return {"run": run.id, "group": run.folder, **known, "seconds": _duration(run), "prompts": len(run.claims)}
 
 
 def _duration(run: Run) -> float | None:
@@ -146,25 +136,14 @@ def _duration(run: Run) -> float | None:
         return None
 
 
-def _seconds(seconds: float | None) -> str:
-    return "" if seconds is None else f"{seconds:.1f} s"
-
-
-def _cost(cost: float | None) -> str:
-    return "" if cost is None else f"${cost:.4f}"
-
-
 def _files(directory: Path) -> list[dict[str, Any]]:
     """The first ``FILES`` files of a run with their bytes. Only where files belong, without following links: a
     container wrote some of them, and may have nested directories without end."""
     found: list[dict[str, Any]] = []
     for part in PARTS:
-        try:
-            with os.scandir(directory / part) as entries:
-                files = sorted((e for e in entries if not e.is_dir(follow_symlinks=False)), key=lambda e: e.name)
+        with suppress(OSError), os.scandir(directory / part) as entries:
+            files = sorted((e for e in entries if not e.is_dir(follow_symlinks=False)), key=lambda e: e.name)
             found += [{"path": printable(e.path), "size": e.stat(follow_symlinks=False).st_size} for e in files[:FILES]]
-        except OSError:
-            continue
     return found[:FILES]
 
 
@@ -177,27 +156,14 @@ def _last_lines(path: Path) -> list[str]:
         return []
 
 
-def _words(run: Run, value: dict[str, Any], directory: Path, shown: Callable[[str | float | None], str]) -> str:
-    fields = {
-        "run": run.id,
-        "group": f"{run.folder} ({run.jid})",
-        "status": " ".join(filter(None, (run.status, run.outcome, run.detail))),
-        "created": shown(run.created),
-        "started": shown(run.started),
-        "ended": " ".join(filter(None, (shown(run.ended), run.why_ended, "timed out" if run.timed_out else ""))),
-        "time": _seconds(_duration(run)),
-        "exit": "" if run.exit_code is None else f"{run.exit_code}{' (out of memory)' if run.oom else ''}",
-        "error": run.error or "",
-        "container": f"{run.container} ({run.runtime} {run.image})",
-        "session": " → ".join(filter(None, (run.session, run.new_session))),
-        "cost": _cost(run.cost_usd),
-        "replies": run.replies,
-        "events": value["events"],
-        "command": value["command"],
-    }
-    lines = [f"{name + ':':10} {text}" for name, text in fields.items() if text != ""]
-    lines += [f"prompt {p['n']}:  messages {p['from']} to {p['through']}, {p['state']}" for p in value["prompts"]]
+def _words(value: dict[str, Any], shown: Callable[[str | float | None], str]) -> str:
+    """What ``show`` found; of the record what says something."""
+    said = {key: item for key, item in value["record"].items() if item not in (None, "", False, []) and key != "claims"}
+    said |= {key: shown(said[key]) for key in ("created", "started", "ended") if key in said}
+    said |= {"events": value["events"], "command": value["command"]}
+    lines = [f"{key + ':':17} {item}" for key, item in said.items()]
+    lines += [f"prompt {p['n']}: messages {p['from']} to {p['through']}, {p['state']}" for p in value["prompts"]]
     lines += ["files:", *(f"  {f['size']:>9} B  {f['path']}" for f in value["files"])]
     if value["stderr"]:
-        lines += [f"last of {directory / 'stderr.log'}:", *(f"  {line}" for line in value["stderr"])]
+        lines += ["last of stderr.log:", *(f"  {line}" for line in value["stderr"])]
     return "\n".join(lines)

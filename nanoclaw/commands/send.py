@@ -5,50 +5,39 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from typing import Any
 
-from nanoclaw.commands.asking import ask, choose, with_lock
+from nanoclaw.commands.asking import TEXT_BYTES, ask, check_text, with_lock
 from nanoclaw.commands.output import Result
 from nanoclaw.errors import UserError
 from nanoclaw.files.atomic import read_json
 from nanoclaw.paths import Home
-from nanoclaw.stores.settings import Settings
+from nanoclaw.stores import registry
 
-TEXT_BYTES = 900_000
 SENT_SECONDS = 2.0
 """So long a living host is given to deliver it, before the person is told that it is on its way."""
 
 
 def run(home: Home, arguments: argparse.Namespace) -> Result:
     """The value: ``{"id", "state"}``, the state ``sent``, ``waiting`` (no host lives) or ``sending``."""
-    text = _from_standard_input() if arguments.text == "-" else arguments.text
-    if not text.strip() or len(text.encode("utf-8", "replace")) > TEXT_BYTES:
-        fix = "Put long texts into a file in the group's folder and name the file."
-        raise UserError(f"A message has 1 to {TEXT_BYTES // 1000} kB of text.", fix)
-    group = choose(Settings(home), arguments.group)
+    text = check_text(_from_standard_input() if arguments.text == "-" else arguments.text)
+    group = registry.choose(home, arguments.group)
     reply = str(ask(home, group.folder, {"type": "message", "chatJid": group.jid, "text": text}).get("id"))
-    state = _delivery(home, reply)
-    said = {
-        "sent": "sent",
-        "waiting": "kept in the outbox: no host is running, it is sent when one runs",
-        "sending": "kept in the outbox: its channel has not taken it yet, it is sent when it does",
-    }
-    value: dict[str, Any] = {"id": reply, "state": state}
-    return Result(value, said[state])
+    state, words = _delivery(home, reply)
+    return Result({"id": reply, "state": state}, words)
 
 
-def _delivery(home: Home, reply: str) -> str:
-    """Where a reply is: gone from the outbox = delivered. UserError: the channel refused it."""
+def _delivery(home: Home, reply: str) -> tuple[str, str]:
+    """Where a reply is, also in words: gone from the outbox = delivered. UserError: the channel refused it."""
     deadline = time.monotonic() + SENT_SECONDS
     waiting, failed = home.outbox / f"{reply}.json", home.outbox / "failed" / f"{reply}.json"
     while waiting.exists():
         if with_lock(home, lambda: None):
-            return "waiting"
+            return "waiting", "kept in the outbox: no host is running, it is sent when one runs"
         if time.monotonic() > deadline:
-            return "sending"
+            return "sending", "kept in the outbox: its channel has not taken it yet, it is sent when it does"
     if (refused := read_json(failed)) is not None:
         raise UserError(f"Not sent: {refused.get('reason')}.", f"It is kept as {failed}.")
-    return "sent"
+    return "sent", "sent"
 
 
 def _from_standard_input() -> str:

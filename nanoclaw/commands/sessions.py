@@ -5,29 +5,26 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from nanoclaw.commands.asking import ask, choose, clock, printable
-from nanoclaw.commands.output import Result, table
+from nanoclaw.commands.asking import ask, clock, listing
+from nanoclaw.commands.output import Result
 from nanoclaw.files.atomic import BrokenFile
 from nanoclaw.files.locks import Locks
 from nanoclaw.paths import Home
+from nanoclaw.stores import registry
 from nanoclaw.stores.sessions import Sessions
-from nanoclaw.stores.settings import Settings
 
 
 def list_sessions(home: Home, arguments: argparse.Namespace) -> Result:
     """The value: one object a group: ``folder``, ``session`` (null: the next run begins one), ``anchor``, ``changed``
     (Unix time in s), or ``problem``."""
     sessions = Sessions(home, Locks())
-    found = [_session(home, sessions, folder) for folder in sorted(Settings(home).groups)]
+    found = [_session(home, sessions, group.folder) for group in registry.load_all(home)[0]]
     shown = clock(home)
-    rows = [
-        [one["folder"], printable(one.get("session") or "none"), one.get("anchor"), shown(one.get("changed"))]
-        for one in found
-        if "problem" not in one
-    ]
-    problems = [one["problem"] for one in found if "problem" in one]
-    text = table(rows, ("GROUP", "SESSION", "RESUMED AT", "CHANGED"))
-    return Result(found, "\n".join([*([text] if text else []), *problems]) or "No group is registered.")
+
+    def row(one: dict[str, Any]) -> list[object]:
+        return [one["folder"], one["session"] or "none", one["anchor"], shown(one["changed"])]
+
+    return listing(found, row, ("GROUP", "SESSION", "RESUMED AT", "CHANGED"), "No group is registered.")
 
 
 def _session(home: Home, sessions: Sessions, folder: str) -> dict[str, Any]:
@@ -36,13 +33,12 @@ def _session(home: Home, sessions: Sessions, folder: str) -> dict[str, Any]:
         changed = (home.sessions / f"{folder}.json").stat().st_mtime if session else None
     except (BrokenFile, OSError) as error:
         return {"folder": folder, "problem": str(error)}
-    if session is None:
-        return {"folder": folder, "session": None, "anchor": None, "changed": None}
-    return {"folder": folder, "session": session.id, "anchor": session.anchor, "changed": changed}
+    known = {"session": session.id, "anchor": session.anchor} if session else {"session": None, "anchor": None}
+    return {"folder": folder, **known, "changed": changed}
 
 
 def clear(home: Home, arguments: argparse.Namespace) -> Result:
     """Ask for a fresh session. The value: ``{"folder"}``."""
-    folder = choose(Settings(home), arguments.folder).folder
+    folder = registry.choose(home, arguments.folder).folder
     ask(home, folder, {"type": "clear_session", "folder": folder})
     return Result({"folder": folder}, f"The next message to {folder} begins a fresh conversation.")

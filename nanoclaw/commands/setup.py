@@ -55,11 +55,7 @@ class Setup:
     def ask(self, question: str, default: str, check: Callable[[object], object] = str) -> str:
         """An answer that passes ``check``; an empty line is the default. UserError: the end of the input."""
         while not self.yes:
-            print(f"{question} [{default}] ", end="", file=self._out, flush=True)
-            line = sys.stdin.readline()
-            if not line:
-                raise _broken_off()
-            answer = line.strip() or default
+            answer = self._line(f"{question} [{default}] ") or default
             try:
                 check(answer)
                 return answer
@@ -73,20 +69,23 @@ class Setup:
     def secret(self, question: str) -> str:
         """A secret in one word, "" for none. It is not shown."""
         while not self.yes:
-            try:
-                if sys.stdin.isatty():
-                    answer = getpass.getpass(f"{question} ").strip()
-                else:
-                    print(question, file=self._out, flush=True)
-                    if not (line := sys.stdin.readline()):
-                        raise EOFError
-                    answer = line.strip()
-            except EOFError:
-                raise _broken_off() from None
+            answer = self._line(f"{question} ", hidden=True)
             if not answer or SECRET.fullmatch(answer):
                 return answer
             self.say("  expected one word of letters, digits and signs")
         return ""
+
+    def _line(self, prompt: str, hidden: bool = False) -> str:
+        """What the person types. UserError: the end of the input."""
+        try:
+            if hidden and sys.stdin.isatty():
+                return getpass.getpass(prompt).strip()
+            print(prompt, end="", file=self._out, flush=True)
+            if line := sys.stdin.readline():
+                return line.strip()
+        except EOFError:
+            pass
+        raise UserError("Setup is not finished.", "What was answered is saved; the next `setup` goes on from there.")
 
     def secret_of_environment(self, key: str) -> str:
         """``$key``, if it is set and the person wants it."""
@@ -131,10 +130,6 @@ class Setup:
         path = self.home.config_file
         with editing(path):
             old = path.read_text(encoding="utf-8-sig")
-            if isinstance(value, dict):
-                inline = tomlkit.inline_table()
-                inline.update(value)
-                value = inline
             line = f"{key} = {tomlkit.item(value).as_string()}"
             new, count = re.subn(rf"(?m)^# {key} = .*$", lambda match: line, old, count=1)
             document = tomlkit.parse(old)
@@ -142,14 +137,10 @@ class Setup:
                 table: Any = document.setdefault("channels", tomlkit.table()) if key == "telegram" else document
                 table[key] = value
                 new = tomlkit.dumps(document)
-            draft = path.with_name(f".setup.{path.name}")
-            draft.write_text(new, encoding="utf-8")
             try:
-                load_config(draft)
+                load_config(path, new.encode())
             except FileProblems as error:
                 raise UserError(f"{path}: {error.problems[0].text}.", "Nothing was saved.") from None
-            finally:
-                draft.unlink()
             registry.save(path, new.encode())
         self.note_written(path)
 
@@ -223,20 +214,15 @@ def _first_chat(setup: Setup, chat: str | None) -> None:
         chat = setup.ask("The first chat: local (this terminal) or telegram?", "local", choice)
     found = setup_telegram.walk(setup) if chat == "telegram" else None
     jid, name = found or ("local:main", "Main")
-    if not path.exists():
-        registry.register(setup.home, folder, {"jid": jid, "name": name, "is_main": True})
-        setup.note_written(path)
-    elif setup.force:
-        registry.change(setup.home, folder, {"jid": jid, "name": name, "is_main": "true"})
-        setup.note_written(path)
-    else:
-        setup.note_kept(path)
+    if setup.keeps(path):
         if found and main and main.jid != jid:
             setup.next.append(f"python3 nanoclaw.py groups set {folder} jid={jid}  # makes that chat the main one")
+    else:
+        if path.exists():
+            registry.change(setup.home, folder, {"jid": jid, "name": name, "is_main": "true"})
+        else:
+            registry.register(setup.home, folder, {"jid": jid, "name": name, "is_main": True})
+        setup.note_written(path)
     assistant = load_config(setup.home.config_file).assistant_name
     if registry.make_folder(setup.home, folder, assistant, True, container_user(setup.home)):
         setup.note_written(setup.home.group_folder(folder) / "CLAUDE.md")
-
-
-def _broken_off() -> UserError:
-    return UserError("Setup is not finished.", "What was answered is saved; the next `setup` goes on from there.")

@@ -48,7 +48,11 @@ def walk(setup: Setup) -> tuple[str, str] | None:
     url = os.environ.get("TELEGRAM_API_URL") or (settings or {}).get("api_url") or API
     token, bot = _token(setup, url)
     if settings is None:
-        setup.set_config("telegram", {} if url == API else {"api_url": url})
+        import tomlkit
+
+        table = tomlkit.inline_table()
+        table.update({} if url == API else {"api_url": url})
+        setup.set_config("telegram", table)
     if setup.yes:
         setup.say(f"@{bot}: {BY_HAND}")
         return None

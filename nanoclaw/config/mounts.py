@@ -8,7 +8,6 @@ exchanged between the check and the engine's mount; permit roots that only the p
 from __future__ import annotations
 
 import fnmatch
-import json
 import os
 import re
 import stat
@@ -16,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from nanoclaw.config import values
-from nanoclaw.config.strict import FileProblems, Keys, Required, read_document
+from nanoclaw.config.strict import FileProblems, Keys, Required, read_json_document
 from nanoclaw.models import Group, Mount
 from nanoclaw.paths import Home
 
@@ -71,18 +70,9 @@ def load_allowlist(path: Path) -> MountAllowlist | None:
     """The allowlist, None where there is no file. Raises FileProblems: then nothing may be mounted."""
     if not os.path.exists(path):
         return None
-    found = read_document(path, lambda text: json.loads(text, object_pairs_hook=_without_duplicates), ALLOWLIST_KEYS)
+    found = read_json_document(path, ALLOWLIST_KEYS)
     roots = tuple(AllowedRoot(root["path"], root.get("allowReadWrite", False)) for root in found["allowedRoots"])
     return MountAllowlist(roots, found.get("blockedPatterns", ()), found.get("nonMainReadOnly", True))
-
-
-def _without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    found: dict[str, object] = {}
-    for name, value in pairs:
-        if name in found:
-            raise ValueError(f"the key {name!r} stands twice in one object")
-        found[name] = value
-    return found
 
 
 def check_mounts(group: Group, home: Home) -> list[tuple[Mount, ResolvedMount | None, str]]:

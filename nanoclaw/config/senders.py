@@ -8,15 +8,13 @@ Limits: a sender's id is what the platform says it is; e-mail addresses, for one
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from nanoclaw.config import values
-from nanoclaw.config.mounts import _without_duplicates as without_duplicates
-from nanoclaw.config.strict import Expected, Keys, Required, TableOf, read_document
+from nanoclaw.config.strict import Expected, Keys, Required, TableOf, read_json_document
 from nanoclaw.models import Config, Message
 
 Mode = Literal["trigger", "drop"]
@@ -98,8 +96,6 @@ def load_senders(path: Path) -> Senders:
         return EVERYBODY
     except OSError:
         pass  # there may be one that cannot be read: read_document says so
-    found: dict[str, Any] = read_document(
-        path, lambda text: json.loads(text, object_pairs_hook=without_duplicates), _KEYS
-    )
+    found = read_json_document(path, _KEYS)
     chats = {jid: Rule(**rule) for jid, rule in found.get("chats", {}).items()}
     return Senders(Rule(**found["default"]), chats, found.get("logDenied", True))

@@ -52,22 +52,22 @@ GROUP_KEYS: Keys = {
 }
 
 
-def load_config(path: Path) -> Config:
-    """config.toml; a missing file is all defaults. Raises FileProblems."""
-    found = read_document(path, tomllib.loads, CONFIG_KEYS)
+def load_config(path: Path, content: bytes | None = None) -> Config:
+    """config.toml (``content``: what is to stand in it); a missing file is all defaults. Raises FileProblems."""
+    found = read_document(path, tomllib.loads, CONFIG_KEYS, content)
     container, model = found.pop("container", {}), found.pop("model", {})
     if "name" in model:
         model["model"] = model.pop("name")
     return Config(**{"timezone": values.system_timezone(), **found, **container, **model})
 
 
-def load_group(path: Path) -> Group:
-    """groups/<folder>.toml; the file's stem is the folder. Raises FileProblems."""
+def load_group(path: Path, content: bytes | None = None) -> Group:
+    """groups/<folder>.toml (``content``: what is to stand in it); its stem is the folder. Raises FileProblems."""
     try:
         folder = check_folder(path.stem)
     except UserError as error:
         raise FileProblems([Problem(str(path), 0, str(error))]) from error
-    found = read_document(path, tomllib.loads, GROUP_KEYS)
+    found = read_document(path, tomllib.loads, GROUP_KEYS, content)
     container = found.pop("container", {})
     mounts = tuple(Mount(**mount) for mount in container.pop("mounts", ()))
     defaults = {"name": folder, "requires_trigger": not found.get("is_main", False)}

@@ -55,9 +55,12 @@ class Required:
     schema: Schema
 
 
-def read_document(path: Path, parse: Callable[[str], object], keys: Keys) -> dict[str, Any]:
-    """The values of a TOML or JSON file, nested as in ``keys``; absent keys are absent. Raises FileProblems."""
-    source = read_text(path)
+def read_document(
+    path: Path, parse: Callable[[str], object], keys: Keys, content: bytes | None = None
+) -> dict[str, Any]:
+    """The values of a TOML or JSON file, nested as in ``keys``; absent keys are absent. ``content``: what is to stand
+    in the file, instead of what does. Raises FileProblems."""
+    source = read_text(path, content)
     try:
         document = parse(source)
     except (ValueError, RecursionError) as error:
@@ -74,12 +77,29 @@ def read_document(path: Path, parse: Callable[[str], object], keys: Keys) -> dic
     return values
 
 
-def read_text(path: Path) -> str:
-    """The text of a person's file; a missing one is empty. Raises FileProblems. Waits for no FIFO."""
+def read_json_document(path: Path, keys: Keys) -> dict[str, Any]:
+    """:func:`read_document` of a JSON file in which no key may stand twice in one object."""
+    return read_document(path, lambda text: json.loads(text, object_pairs_hook=without_duplicates), keys)
+
+
+def without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """For ``json.loads(object_pairs_hook=…)``. Raises ValueError."""
+    found: dict[str, object] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"the key {name!r} stands twice in one object")
+        found[name] = value
+    return found
+
+
+def read_text(path: Path, content: bytes | None = None) -> str:
+    """The text of a person's file (or ``content``, as if it stood there); a missing one is empty. Raises FileProblems.
+    Waits for no FIFO."""
     try:
-        if path.exists() and not path.is_file():
+        if content is None and path.exists() and not path.is_file():
             raise FileProblems([Problem(str(path), 0, "expected a file")])
-        return path.read_text(encoding="utf-8-sig")
+        text = (path.read_bytes() if content is None else content).decode("utf-8-sig")
+        return text.replace("\r\n", "\n")
     except FileNotFoundError:
         return ""
     except OSError as error:

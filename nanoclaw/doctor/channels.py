@@ -5,14 +5,12 @@ Limits: how a channel stands is what the living host wrote down last; no platfor
 
 from __future__ import annotations
 
-import json
-import os
 from shlex import quote
-from typing import Any
 
-from nanoclaw.doctor.findings import Finding, Severity, Situation
+from nanoclaw.doctor.findings import Finding, Severity, Situation, record
 from nanoclaw.doctor.home import host_lives
 from nanoclaw.models import Config
+from nanoclaw.stores import refused
 
 # Of each channel with a table in config.toml: the prefix of its jids, its secret in .env, and what one looks like.
 CHANNELS = {"telegram": ("tg:", "TELEGRAM_BOT_TOKEN", "123456:ABC...")}
@@ -23,20 +21,13 @@ def check_channels(situation: Situation) -> list[Finding]:
     if situation.config is None:
         return [Finding("channels", "skipped", "not checked: config.toml is refused")]
     lives = host_lives(situation)
-    states = _states(situation) if lives else {}
+    states = record(situation.home.state / "channels.json") if lives else {}
     findings = [
         _no_secret(name, situation) or _connection(name, states.get(name), lives, situation)
         for name in situation.config.channels
     ]
     findings = findings or [Finding("channels", "ok", "local only")]
     return findings + _not_served(situation.config, situation)
-
-
-def _states(situation: Situation) -> dict[str, Any]:
-    try:
-        return dict(json.loads((situation.home.state / "channels.json").read_bytes()))
-    except (OSError, ValueError, TypeError):
-        return {}
 
 
 def _no_secret(name: str, situation: Situation) -> Finding | None:
@@ -82,13 +73,9 @@ def _not_served(config: Config, situation: Situation) -> list[Finding]:
 
 def check_requests(situation: Situation) -> list[Finding]:
     """Files of agents, scripts and people that could not be carried out. The reasons are beside them."""
-    directory = situation.home.ipc / "errors"
-    try:
-        names = {name.removesuffix(".reason") for name in os.listdir(directory) if not name.startswith(".")}
-    except FileNotFoundError:
-        names = set()
-    if not names:
+    number = len(refused.listed(situation.home))
+    if not number:
         return [Finding("requests", "ok", "none refused")]
-    count = f"{len(names)} refused request{'s' if len(names) > 1 else ''}"
-    cause = f"each has its reason beside it in {directory}"
+    count = f"{number} refused request{'s' if number > 1 else ''}"
+    cause = f"each has its reason beside it in {situation.home.ipc / 'errors'}"
     return [Finding("requests", "warning", count, cause, "python3 nanoclaw.py ipc errors list")]

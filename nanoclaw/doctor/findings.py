@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from nanoclaw.config.env import load_environment
 from nanoclaw.config.mounts import load_allowlist
 from nanoclaw.config.senders import load_senders
-from nanoclaw.config.settings import check_groups, load_config, load_group
+from nanoclaw.config.settings import load_config
 from nanoclaw.config.strict import FileProblems
 from nanoclaw.models import Config, Environment, Group, Problem
 from nanoclaw.paths import Home
+from nanoclaw.stores import registry
 
 Severity = Literal["ok", "skipped", "warning", "error"]
 T = TypeVar("T")
@@ -41,6 +44,13 @@ class Situation:
     problems: tuple[Problem, ...]
 
 
+def record(path: Path) -> dict[str, Any]:
+    """What the host wrote down; empty where it cannot be read."""
+    with suppress(OSError, ValueError, TypeError, RecursionError):
+        return dict(json.loads(path.read_bytes()))
+    return {}
+
+
 def look_at(home: Home) -> Situation:
     """Read all files that a person writes. Raises nothing for what is wrong with them."""
     problems: list[Problem] = []
@@ -54,10 +64,8 @@ def look_at(home: Home) -> Situation:
 
     config = attempt(load_config, home.config_file)
     environment = attempt(load_environment, home.env_file)
-    files = sorted(path for path in home.group_files.glob("*.toml") if not path.name.startswith("."))
-    groups = [group for group in (attempt(load_group, path) for path in files) if group]
-    refused = dict(check_groups(groups, home.group_files, {path.stem for path in home.cursors.glob("*.json")}))
-    problems.extend(refused.values())
+    groups, refused = registry.load_all(home)
+    problems.extend(refused)
     attempt(load_allowlist, home.mount_allowlist)
     attempt(load_senders, home.sender_allowlist)
-    return Situation(home, config, environment, tuple(g for g in groups if g not in refused), tuple(problems))
+    return Situation(home, config, environment, tuple(groups), tuple(problems))

@@ -1,20 +1,20 @@
 """Checks of the home: credential, files, directories, groups, mounts, and whether a host lives.
 
-Limits: a check sees this moment. The test for a living host takes the home's lock shared for an instant; a host that
-starts in that instant is refused once.
+Limits: a check sees this moment. The test for a living host takes the home's lock for an instant; a host that starts in
+that instant looks again.
 """
 
 from __future__ import annotations
 
-import fcntl
-import json
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 from shlex import quote
 
 from nanoclaw.config.mounts import check_mounts
-from nanoclaw.doctor.findings import Finding, Situation
+from nanoclaw.doctor.findings import Finding, Situation, record
+from nanoclaw.files.locks import HomeLock
 
 
 def check_credential(situation: Situation) -> list[Finding]:
@@ -102,27 +102,20 @@ def check_mounts_allowed(situation: Situation) -> list[Finding]:
 
 
 def check_host(situation: Situation) -> list[Finding]:
-    state = situation.home.state
     if not host_lives(situation):
         return [Finding("host", "warning", "no host is running", "messages wait", "python3 nanoclaw.py run")]
-    try:
-        record = json.loads((state / "host.json").read_bytes())
-        details = f"pid {record['pid']}, {record['mode']}, since {record['started']}"
-    except (OSError, ValueError, KeyError, TypeError):
-        details = "state/host.json does not say which"
+    details = "state/host.json does not say which"
+    with suppress(KeyError):
+        details = "pid {pid}, {mode}, since {started}".format_map(record(situation.home.state / "host.json"))
     return [Finding("host", "ok", f"running ({details})")]
 
 
 def host_lives(situation: Situation) -> bool:
     """Does a process hold the home's lock?"""
+    lock = HomeLock(situation.home.state)
     try:
-        descriptor = os.open(situation.home.state, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError:
+        free = lock.acquire()
+    except OSError:  # there is no state/
         return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        return False
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
+    lock.release()
+    return not free

@@ -30,11 +30,12 @@ class HomeLock:
         self._state = state
         self._fd: int | None = None
 
-    def acquire(self, blocking: bool = False) -> bool:
-        """True when held. The kernel gives it back when the process ends, however it ends."""
+    def acquire(self, blocking: bool = False, patient: bool = True) -> bool:
+        """True when held. The kernel gives it back when the process ends, however it ends. Not ``patient``: no second
+        look, for who asks again anyway."""
         fd = os.open(self._state, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            held = _flock(fd, blocking) or _flock_again(fd)
+            held = _flock(fd, blocking) or (patient and _flock_again(fd))
         except BaseException:
             os.close(fd)
             raise

@@ -176,4 +176,5 @@ def write_new(
                     return given
             raise Refused(f"{name} is there a hundred times already")
         finally:
-            os.unlink(draft, dir_fd=at)
+            with suppress(FileNotFoundError):  # the container may have taken it away
+                os.unlink(draft, dir_fd=at)

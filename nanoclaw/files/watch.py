@@ -13,6 +13,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,8 @@ class _Poke(FileSystemEventHandler):
         self._callback = callback
 
     def on_any_event(self, event: FileSystemEvent) -> None:
-        path = os.fsdecode(event.dest_path or event.src_path)
-        self._callback(path)
+        for path in filter(None, (event.src_path, event.dest_path)):  # moved away is news, as moved here is
+            self._callback(os.fsdecode(str(path) if not isinstance(path, bytes) else path))
 
 
 class Watcher:
@@ -92,6 +93,12 @@ class Watcher:
 def _observer() -> Any:
     if sys.platform == "linux":
         from watchdog.observers.inotify import InotifyObserver
+
+        # It holds back a watch's events (0.5 s) to pair both halves of a rename; here each half is a hint of its own.
+        with suppress(ImportError):  # a detail of watchdog 7: without it all is the same, only later
+            from watchdog.observers.inotify_move_event_grouper import InotifyMoveEventGrouper
+
+            InotifyMoveEventGrouper.delay = 0.0
 
         # "full" events report a file that was moved in from an unwatched directory as moved, not as created.
         return InotifyObserver(generate_full_events=True)

@@ -12,7 +12,7 @@ import os
 import re
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,17 +51,19 @@ class Desk:
     said: Callable[[], None] = lambda: None
     _ours: deque[str] = field(default_factory=deque)
     _passed: set[tuple[str, int]] = field(default_factory=set)
+    _refusals: int = 0
 
     def turn(self, now: float, final: bool = False) -> float | None:
         """Take what is ready at Unix time ``now``; returns the seconds after which to look again, None: when something
         comes. ``final``: nobody writes any more, so what is half-written stays so."""
         again: float | None = None
         for kind in KINDS:
-            try:
-                with untrusted.directory(self.directory / kind) as fd:
-                    waits = self._take_all(fd, kind, now, final)
-            except (FileNotFoundError, untrusted.Refused):
-                continue
+            with ExitStack() as opened:
+                try:
+                    fd = opened.enter_context(untrusted.directory(self.directory / kind))
+                except (FileNotFoundError, untrusted.Refused):
+                    continue
+                waits = self._take_all(fd, kind, now, final)
             if waits is not None:
                 again = waits if again is None else min(again, waits)
         return again
@@ -119,12 +121,16 @@ class Desk:
         shown = name.encode("utf-8", "replace").decode()
         kept = f"{'agent' if self.run else 'ipc'}-{self.folder}-{shown}"
         place = f"state/ipc/{self.folder}/{kind}/{shown}"
-        log.warning("IPC request refused group=%s run=%s file=%s: %s", self.folder, self.run, shown, reason)
+        log.warning("IPC request refused group=%s run=%s file=%r: %s", self.folder, self.run, shown, reason)
         home = self.office.home
         # A script's file that cannot be read is kept by moving it; what a container wrote is never followed or moved.
         move = self.directory / kind / name if self.run is None and data is None else None
-        kept_as = refused.put(home, kept, reason, place, data=data, move=move, bounded=self.run is not None)
-        self._answer(name, {"ok": False, "error": reason, "kept": str(kept_as.relative_to(home.root))})
+        answer: dict[str, Any] = {"ok": False, "error": reason}
+        self._refusals += 1
+        if self.run is None or self._refusals <= refused.KEPT:
+            kept_as = refused.put(home, kept, reason, place, data=data, move=move, bounded=self.run is not None)
+            answer["kept"] = str(kept_as.relative_to(home.root))
+        self._answer(name, answer)
         if _is_same(fd, name, status) and not _remove(fd, name):
             self._passed.add((name, status.st_ino))  # a directory: it stays, and is not looked at again
 

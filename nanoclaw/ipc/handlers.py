@@ -8,6 +8,7 @@ where it is, to be tried again.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -84,7 +85,7 @@ def _message(office: Office, request: Request, asker: Asker, identity: str) -> d
 def _say(
     office: Office, group: Group, asker: Asker, identity: str, text: str, file: str | None = None
 ) -> dict[str, Any]:
-    if not office.transcripts.contains(group.jid, identity):
+    if not office.transcripts.mentions(group.jid, identity):
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         office.outbox.put(identity, group.jid, group.folder, text, now, asker.run, file=file)
     office.delivery()
@@ -94,7 +95,7 @@ def _say(
 def _file(office: Office, request: Request, asker: Asker, identity: str) -> dict[str, Any]:
     path = request.values["path"].removeprefix("/workspace/group/")
     root = office.home.group_folder(asker.folder)
-    if not office.transcripts.contains(office.target(request, asker).jid, identity):
+    if not office.transcripts.mentions(office.target(request, asker).jid, identity):
         office.outbox.files.mkdir(parents=True, exist_ok=True, mode=0o700)
         try:
             with replacing(office.outbox.files / identity) as draft:
@@ -166,8 +167,9 @@ def _reset_cursor(office: Office, request: Request, asker: Asker, identity: str)
         raise UserError(f"{group.folder} has no message {to}.", f"The last one is {last.seq}.")
     else:
         place = Position(to)
-    cursor = office.cursors.get(group.folder) or Cursor()
-    moved = Cursor(jid=group.jid, place=place, done=place.seq, judged=cursor.judged)
+    cursor, living = office.cursors.get(group.folder) or Cursor(), office.living(group.folder)
+    reset = (living, len(office.records.load(living).claims)) if living else None
+    moved = Cursor(jid=group.jid, place=place, done=place.seq, judged=cursor.judged, reset=reset)
     office.cursors.put(group.folder, moved)
     office.changed(group.folder)
     return {"handed": place.seq, "before": cursor.handed}
@@ -187,12 +189,16 @@ def _run_again(office: Office, request: Request, asker: Asker, identity: str) ->
     try:
         run = office.records.load(run_id)
         texts = [read_json(p) or {} for p in sorted((office.records.path(run_id) / "in").glob("[0-9]*.json"))]
-    except (FileNotFoundError, BrokenFile) as error:
+    except (FileNotFoundError, BrokenFile, KeyError, TypeError, ValueError) as error:
         raise UserError(f"The record of {run_id} cannot be read: {error}.") from None
     if run.folder not in office.settings.groups:
         raise UserError(f"{run.folder}, the group of {run_id}, is not registered any more.", "Register it again first.")
     if run.folder != asker.folder and not asker.is_main:
         raise UserError(f"{run_id} is a run of {run.folder}, not of {asker.folder}.")
+    for earlier in [name for name in office.records.ids() if name.startswith(f"{run.folder}-")]:
+        with suppress(FileNotFoundError, BrokenFile):
+            if office.records.load(earlier).errand == identity:
+                return {"folder": run.folder, "errand": identity}  # done before a crash
     office.errands.put(identity, run.folder, "\n".join(str(t.get("text", "")) for t in texts), f"again {run_id}")
     office.changed(run.folder)
     return {"folder": run.folder, "errand": identity}

@@ -7,7 +7,9 @@ import logging
 import os
 import threading
 import time
+from contextlib import suppress
 
+from nanoclaw.files.atomic import BrokenFile
 from nanoclaw.files.locks import Locks
 from nanoclaw.ipc import snapshots
 from nanoclaw.ipc.desk import KINDS, Desk
@@ -15,6 +17,7 @@ from nanoclaw.ipc.handlers import Office
 from nanoclaw.ipc.policy import Asker
 from nanoclaw.models import Group
 from nanoclaw.paths import Home
+from nanoclaw.runs import mailbox
 from nanoclaw.runs.records import Records
 from nanoclaw.stores.chats import Chats
 from nanoclaw.stores.cursors import Cursors
@@ -23,11 +26,9 @@ from nanoclaw.stores.outbox import Outbox
 from nanoclaw.stores.sessions import Sessions
 from nanoclaw.stores.settings import Settings
 from nanoclaw.stores.transcripts import Transcripts
-from nanoclaw.turns import HELD_UP_SECONDS, Turns
+from nanoclaw.turns import HELD_UP_SECONDS, RESCAN_AT_MOST, RESCAN_SECONDS, Turns, until_rescan
 
 log = logging.getLogger("nanoclaw")
-
-RESCAN_SECONDS = 30.0
 
 
 class ScriptDesks:
@@ -65,13 +66,15 @@ class ScriptDesks:
         if groups is not self._known:
             self._known = groups
             self._make_directories(groups)
+            self._news = None  # what waits may be of a group that is registered now
         with self._guard:
             news, self._news = self._news, set()
-        if news is None or now >= self._next_rescan or now < self._next_rescan - RESCAN_SECONDS:
+        began = time.monotonic()
+        rescan = news is None or now >= self._next_rescan or now < self._next_rescan - RESCAN_AT_MOST
+        if news is None or rescan:
             news = self._everybody()
-            self._next_rescan = now + RESCAN_SECONDS
         news |= {folder for folder, due in self._later.items() if due <= now or due > now + RESCAN_SECONDS}
-        for folder in sorted(news):
+        for folder in sorted(folder for folder in news if self._is_registered(folder)):
             self._later.pop(folder, None)
             try:
                 again = self._desk(folder).turn(now)
@@ -80,6 +83,8 @@ class ScriptDesks:
                 again = HELD_UP_SECONDS
             if again is not None:
                 self._later[folder] = now + again
+        if rescan:
+            self._next_rescan = now + until_rescan(began)
         return max(0.0, min([self._next_rescan, *self._later.values()]) - now)
 
     def take_one(self, folder: str) -> None:
@@ -88,16 +93,20 @@ class ScriptDesks:
 
     def _everybody(self) -> set[str]:
         found = {e.name for e in os.scandir(self._home.ipc) if e.is_dir(follow_symlinks=False)} - {"errors"}
-        registered = {folder for folder in found if folder in self._office.settings.groups}
-        for folder in found - registered - self._warned:
-            if any(
-                (self._home.ipc / folder / kind).is_dir() and os.listdir(self._home.ipc / folder / kind)
-                for kind in KINDS
-            ):
-                self._warned.add(folder)
-                log.error("IPC requests wait in %s: no group is registered as %r", self._home.ipc / folder, folder)
-        self._warned &= found - registered
-        return registered
+        self._warned &= found
+        return found
+
+    def _is_registered(self, folder: str) -> bool:
+        """The requests of one that is not wait until it is; said once."""
+        settings = self._office.settings
+        if folder in settings.groups or (settings.refresh() and folder in settings.groups):
+            self._warned.discard(folder)
+            return True
+        directory = self._home.ipc / folder
+        if folder not in self._warned and any((directory / k).is_dir() and os.listdir(directory / k) for k in KINDS):
+            self._warned.add(folder)
+            log.error("IPC requests wait in %s: no group is registered as %r", directory, folder)
+        return False
 
     def _desk(self, folder: str) -> Desk:
         if folder not in self._desks:
@@ -108,7 +117,7 @@ class ScriptDesks:
         return self._desks[folder]
 
     def _asker(self, folder: str) -> Asker | None:
-        self._office.settings.refresh()
+        self._office.settings.refresh(folder)
         group = self._office.settings.groups.get(folder)
         return Asker(folder, group.jid, group.is_main) if group is not None else None
 
@@ -131,6 +140,20 @@ def office_without_host(home: Home, settings: Settings) -> Office:
     outbox, errands = Outbox(home, locks), Errands(home)
     outbox.load()
     errands.load()
+    records = Records(home)
+
+    def living(folder: str) -> str | None:
+        """A container goes on without a host; the next one adopts it."""
+        for run_id in [name for name in records.ids() if name.startswith(f"{folder}-")]:
+            with suppress(BrokenFile, FileNotFoundError):
+                if (run := records.load(run_id)).folder == folder and run.status != "judged":
+                    return run_id
+        return None
+
+    def close(folder: str) -> None:
+        if (run_id := living(folder)) is not None:
+            mailbox.write_close(records.path(run_id))
+
     return Office(
         home=home,
         settings=settings,
@@ -138,9 +161,11 @@ def office_without_host(home: Home, settings: Settings) -> Office:
         transcripts=Transcripts(home, locks),
         cursors=Cursors(home, locks),
         sessions=Sessions(home, locks),
-        records=Records(home),
+        records=records,
         chats=Chats(home, locks),
         errands=errands,
+        living=living,
+        close=close,
     )
 
 

@@ -17,16 +17,11 @@ from nanoclaw.runs import processes
 _USUAL_PLACES = (
     "/usr/local/bin:/usr/bin:/bin:/opt/homebrew/bin:/snap/bin:/Applications/Docker.app/Contents/Resources/bin"
 )
-_NAMES = {"docker": "Docker", "podman": "Podman", "container": "Apple container"}
-_SITES = {
-    "docker": "https://docs.docker.com/engine/install/",
-    "podman": "https://podman.io/docs/installation",
-    "container": "https://github.com/apple/container",
-}
-_PROBES = {
-    "docker": ["version", "--format", "{{.Server.Version}}"],
-    "podman": ["info", "--format", "{{.Version.Version}}"],
-    "container": ["system", "status"],
+# Of each client: the engine's name, where it is to be had, and what only a living engine answers.
+_ENGINES = {
+    "docker": ("Docker", "https://docs.docker.com/engine/install/", "version --format {{.Server.Version}}"),
+    "podman": ("Podman", "https://podman.io/docs/installation", "info --format {{.Version.Version}}"),
+    "container": ("Apple container", "https://github.com/apple/container", "system status"),
 }
 
 
@@ -34,19 +29,20 @@ def find_cli(runtime: str) -> str:
     """The absolute path of the client of ``runtime`` ("docker", "podman", "container"); UserError: not installed."""
     found = shutil.which(runtime, path=os.pathsep.join([os.environ.get("PATH", ""), _USUAL_PLACES]))
     if found is None:
-        problem = f"{_NAMES[runtime]} is not installed: there is no `{runtime}` command."
-        raise UserError(problem, f"Install it ({_SITES[runtime]}), or set runtime in [container] of config.toml.")
+        name, site, _ = _ENGINES[runtime]
+        problem = f"{name} is not installed: there is no `{runtime}` command."
+        raise UserError(problem, f"Install it ({site}), or set runtime in [container] of config.toml.")
     return os.path.abspath(found)
 
 
 def why_unavailable(cli: str, deadline: float = 10.0) -> UserError | None:
     """None if the engine behind ``cli`` answers within ``deadline`` s, else the reason with its cure. Never raises."""
     runtime = os.path.basename(cli)
-    name = _NAMES[runtime]
+    name, site, probe_words = _ENGINES[runtime]
     try:
-        probe = processes.run([cli, *_PROBES[runtime]], deadline)
+        probe = processes.run([cli, *probe_words.split()], deadline)
     except OSError as error:
-        return UserError(f"{cli} cannot be run: {error.strerror}.", f"Install {name} again ({_SITES[runtime]}).")
+        return UserError(f"{cli} cannot be run: {error.strerror}.", f"Install {name} again ({site}).")
     if probe.code == 0:
         return None
     if probe.code is None:

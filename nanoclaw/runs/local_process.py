@@ -30,8 +30,8 @@ PASSED_ON = ("PATH", "LANG", "LC_ALL", "TMPDIR", "USER", "LOGNAME", "SHELL")
 
 def agent_requirements() -> list[str]:
     """What the runner needs, as the image has it."""
-    lines = (PROJECT / "container" / "requirements.txt").read_text().splitlines()
-    return [line.partition("#")[0].strip() for line in lines if line.partition("#")[0].strip()]
+    text = (PROJECT / "container" / "requirements.txt").read_text()
+    return [line for line in text.splitlines() if line and not line.startswith("#")]
 
 
 class ProcessRuntime:
@@ -62,14 +62,13 @@ class ProcessRuntime:
                 container_id = (run_directory / "pid").read_text()
             except FileNotFoundError:
                 return Look("absent")
-        child = self._children.get(container_id)
-        if child is not None:
-            code = child.poll()
-            return Look("running") if code is None else Look("exited", code if code >= 0 else 128 - code)
-        return Look("running") if _lives(container_id) else Look("exited")
+        if self._lives(container_id):
+            return Look("running")
+        code = child.returncode if (child := self._children.get(container_id)) else None
+        return Look("exited", 128 - code if code is not None and code < 0 else code)
 
     def stop(self, name: str, container_id: str | None, grace: float) -> None:
-        if container_id is None or not self._alive(container_id):
+        if container_id is None or not self._lives(container_id):
             return
         pid = int(container_id.partition(":")[0])
         gone = threading.Event()
@@ -77,7 +76,7 @@ class ProcessRuntime:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(pid, sign)
             for _ in range(int(seconds / 0.05)):
-                if not self._alive(container_id):
+                if not self._lives(container_id):
                     return
                 gone.wait(0.05)
 
@@ -100,9 +99,11 @@ class ProcessRuntime:
             if any(child.poll() is not None for child in list(self._children.values())):
                 ended(None)
 
-    def _alive(self, container_id: str) -> bool:
-        child = self._children.get(container_id)
-        return child.poll() is None if child is not None else _lives(container_id)
+    def _lives(self, container_id: str) -> bool:
+        if child := self._children.get(container_id):
+            return child.poll() is None
+        pid, _, started = container_id.partition(":")
+        return bool(started) and _start_time(int(pid)) == started
 
 
 def agent_python(announce: Callable[[str], None]) -> str:
@@ -127,14 +128,6 @@ def _start_time(pid: int) -> str:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return "" if fields[0] == "Z" else fields[19]
     except (OSError, IndexError):
-        done = (
-            processes.run(["ps", "-o", "lstart=", "-p", str(pid)], COMMAND_SECONDS)
-            if os.path.exists("/bin/ps")
-            else None
-        )
-        return done.stdout.strip() if done is not None and done.code == 0 else ""
-
-
-def _lives(container_id: str) -> bool:
-    pid, _, started = container_id.partition(":")
-    return bool(started) and _start_time(int(pid)) == started
+        if not os.path.exists("/bin/ps"):
+            return ""
+        return processes.run(["ps", "-o", "lstart=", "-p", str(pid)], COMMAND_SECONDS).stdout.strip()

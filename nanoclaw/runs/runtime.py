@@ -153,10 +153,8 @@ class CommandRuntime:
         if problem is not None:
             return ("engine", problem)
         if image.image_state(self.cli, image_name, project) == "absent":
-            return (
-                "image",
-                UserError(f"The image {image_name} is not there.", "Build it: python3 nanoclaw.py build"),
-            )
+            absent = UserError(f"The image {image_name} is not there.", "Build it: python3 nanoclaw.py build")
+            return ("image", absent)
         return None
 
     def follow(self, home_id: str, ended: Callable[[str | None], None], stop: threading.Event) -> None:

@@ -31,7 +31,8 @@ class Retry:
 class Cursor:
     """``jid``: the chat whose seqs these are. ``place`` is where ``handed`` ends in the transcript (a hint).
     ``judged``: the last run whose end was counted here. ``said``: the cause that the chat was told of and that
-    still holds. ``note``: what the next prompt must mention. ``skipped``: lines behind ``handed`` up to
+    still holds. ``note``: what the next prompt must mention. ``reset``: a person moved it while this run
+    had so many claims, which do not raise it any more. ``skipped``: lines behind ``handed`` up to
     ``skipped_place`` that woke nobody and are beyond the context that a prompt shows."""
 
     jid: str | None = None
@@ -42,6 +43,7 @@ class Cursor:
     judged: str | None = None
     said: str | None = None
     note: str | None = None
+    reset: tuple[str, int] | None = None
     skipped: int = 0
     skipped_place: Position | None = None
 
@@ -120,10 +122,11 @@ def _from_json(file: JsonFile, value: dict[str, Any]) -> Cursor:
             judged=value.get("judged"),
             said=value.get("said"),
             note=value.get("note"),
+            reset=(str(value["reset"][0]), int(value["reset"][1])) if value.get("reset") else None,
             skipped=int(value.get("skipped", 0)) if agrees else 0,
             skipped_place=_position(value.get("skipped_place")) if agrees else None,
         )
-    except (KeyError, TypeError, ValueError):
+    except (LookupError, TypeError, ValueError):
         raise BrokenFile(file.path, 0, 'expected at least {"handed": NUMBER, "done": NUMBER}') from None
 
 

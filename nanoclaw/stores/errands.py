@@ -66,5 +66,5 @@ class Errands:
     def remove(self, errand_id: str) -> None:
         """A run's record has it."""
         with self._lock:
-            (self._directory / f"{errand_id}.json").unlink(missing_ok=True)
             self._waiting.pop(errand_id, None)
+            (self._directory / f"{errand_id}.json").unlink(missing_ok=True)

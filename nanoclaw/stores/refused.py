@@ -28,6 +28,7 @@ NAME_BYTES = 200
 KEPT = 1000
 """So many files of one origin are kept: a container may make requests without end."""
 REASON_BYTES = 10_000
+CAUTIOUSLY = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 REASON = ".reason"
 FROM = "from: "
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -98,14 +99,13 @@ def find(home: Home, name: str) -> Refused:
     raise UserError(f"There is no refused file {name!r}.", "`ipc errors list` shows the names.")
 
 
-def content(found: Refused, limit: int) -> bytes | None:
-    """The first ``limit`` bytes; None for what was not kept or is no regular file."""
+def content(path: Path, limit: int) -> bytes | None:
+    """The first ``limit`` bytes of what lies in errors/; None for what was not kept or is no regular file."""
     try:
-        fd = os.open(found.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | CAUTIOUSLY)) as file:
+            return file.read(limit) if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else None
     except OSError:
         return None
-    with os.fdopen(fd, "rb") as file:
-        return file.read(limit) if stat.S_ISREG(os.fstat(fd).st_mode) else None
 
 
 def retry(home: Home, name: str) -> Path:
@@ -127,7 +127,7 @@ def retry(home: Home, name: str) -> Path:
 def drop(home: Home, name: str) -> None:
     """Delete a refused file, and then its reason; raises UserError where there is none."""
     path = find(home, name).path
-    if _is_directory(path):
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
@@ -161,10 +161,6 @@ def _count(errors: Path, origin: str) -> int:
     return sum(1 for name in os.listdir(errors) if one.match(name) and not name.endswith(REASON))
 
 
-def _is_directory(path: Path) -> bool:
-    return path.is_dir() and not path.is_symlink()
-
-
 def _all(errors: Path) -> Iterator[Refused]:
     """Each content and each reason that lies there, also those that a person put there."""
     try:
@@ -173,7 +169,7 @@ def _all(errors: Path) -> Iterator[Refused]:
         return
     for name in {name.removesuffix(REASON) for name in names}:
         path = errors / name
-        lines = _read_reason(_reason(path)).splitlines()
+        lines = (content(_reason(path), REASON_BYTES) or b"").decode("utf-8", "replace").splitlines()
         origin = next((line.removeprefix(FROM) for line in lines[1:2] if line.startswith(FROM)), "")
         try:
             stamp = os.lstat(_reason(path) if name + REASON in names else path).st_mtime
@@ -182,14 +178,6 @@ def _all(errors: Path) -> Iterator[Refused]:
             continue  # retried or dropped at this moment
         shown = os.fsencode(name).decode("utf-8", "replace")
         yield Refused(shown, lines[0] if lines else "no reason is beside it", origin, stamp, size, path)
-
-
-def _read_reason(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return file.read(REASON_BYTES).decode("utf-8", "replace")
-    except OSError:
-        return ""
 
 
 def _checked(found: Refused) -> PurePosixPath:

@@ -9,17 +9,16 @@ from __future__ import annotations
 import difflib
 import os
 import stat
-import tempfile
 import tomllib
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nanoclaw.config.settings import GROUP_KEYS, check_groups, load_group
-from nanoclaw.config.strict import Expected, FileProblems, Required
+from nanoclaw.config.settings import check_groups, load_group
+from nanoclaw.config.strict import FileProblems
 from nanoclaw.config.templates import MAIN_MEMORY_TEMPLATE, MEMORY_TEMPLATE
 from nanoclaw.errors import UserError
 from nanoclaw.files.atomic import fsync_directory, write_bytes, write_plain
@@ -31,6 +30,9 @@ if TYPE_CHECKING:
     from tomlkit import TOMLDocument
 
 
+TEXT_KEYS = ("jid", "name", "trigger")
+
+
 def files(home: Home) -> list[Path]:
     """The groups' files, by name; no dotfiles."""
     return sorted(path for path in home.group_files.glob("*.toml") if not path.name.startswith("."))
@@ -38,49 +40,65 @@ def files(home: Home) -> list[Path]:
 
 def load_all(home: Home) -> tuple[list[Group], list[Problem]]:
     """Every group that stands, by folder, and what is wrong with the others."""
-    groups: list[Group] = []
-    problems: list[Problem] = []
-    for path in files(home):
-        try:
-            groups.append(load_group(path))
-        except FileProblems as error:
-            problems += error.problems
+    groups, broken = _read(files(home))
+    problems = [problem for path_problems in broken.values() for problem in path_problems]
     refused = dict(check_groups(groups, home.group_files, {path.stem for path in home.cursors.glob("*.json")}))
     return [group for group in groups if group not in refused], [*problems, *refused.values()]
 
 
+def _read(paths: Iterable[Path]) -> tuple[list[Group], dict[Path, tuple[Problem, ...]]]:
+    """What stands in groups' files, each read by itself, and what is wrong with those that cannot be read."""
+    groups, broken = [], {}
+    for path in paths:
+        try:
+            groups.append(load_group(path))
+        except FileProblems as error:
+            broken[path] = error.problems
+    return groups, broken
+
+
 def find(home: Home, folder: str) -> Group:
-    """A group's settings. UserError, one line: no such file (it names those there are), or the file is broken."""
-    path = home.group_file(folder)
-    if not path.exists():
-        known = [other.stem for other in files(home)]
+    """What a group's file says. UserError, one line: no such file (it names those there are), or the file is broken."""
+    known = {path.stem: path for path in files(home)}
+    if folder not in known:
         nearest = difflib.get_close_matches(folder, known, 1)
-        hint = f"Did you mean {nearest[0]}?" if nearest else f"Registered: {', '.join(known) or 'none'}."
-        raise UserError(f"No group {folder!r} is registered.", hint)
+        hint = f" Did you mean {nearest[0]}?" if nearest else ""
+        raise UserError(f"No group {folder!r} is registered.", f"Registered: {', '.join(known) or 'none'}.{hint}")
     try:
-        return load_group(path)
+        return load_group(known[folder])
     except FileProblems as error:
-        raise UserError(f"{error.problems[0]}.", f"Mend it: python3 nanoclaw.py edit group {folder}") from None
+        raise _to_mend(folder, error.problems[0]) from None
+
+
+def choose(home: Home, folder: str | None) -> Group:
+    """The group in force that is meant: the named one, else main, else the only one. UserError, one line."""
+    groups, problems = load_all(home)
+    if folder is not None:
+        found = find(home, folder)
+        for problem in problems:
+            if problem.path == str(home.group_file(folder)):
+                raise _to_mend(folder, problem)
+        return found
+    for group in groups:
+        if group.is_main or len(groups) == 1:
+            return group
+    if groups:
+        raise UserError("There is no main group.", f"Name one: {' | '.join(group.folder for group in groups)}")
+    fix = 'Write state/groups/main.toml with the lines: jid = "local:main" and is_main = true'
+    raise UserError(f"No group is registered{f' ({problems[0]})' if problems else ''}.", fix)
+
+
+def _to_mend(folder: str, problem: Problem) -> UserError:
+    return UserError(f"{problem}.", f"Mend it: python3 nanoclaw.py edit group {folder}")
 
 
 def check(home: Home, folder: str, content: bytes) -> Group:
-    """The group that ``content`` would be as the file of ``folder``. FileProblems (under the file's name): it cannot be
-    read, or cannot stand beside the other groups; those stay, whoever they are."""
+    """The group that ``content`` would be as the file of ``folder``. FileProblems: it cannot be read, or cannot stand
+    beside the other groups; those stay, whoever they are."""
     path = home.group_file(folder)
-    with tempfile.TemporaryDirectory(prefix="nanoclaw-") as directory:
-        draft = Path(directory, path.name)
-        draft.write_bytes(content)
-        try:
-            group = load_group(draft)
-        except FileProblems as error:
-            raise FileProblems(Problem(str(path), p.line, p.text) for p in error.problems) from None
-    others = []
-    for other in files(home):
-        if other != path:
-            try:
-                others.append(load_group(other))
-            except FileProblems:
-                others.append(Group(other.stem, f":{other.stem}", ""))  # broken: its name still counts
+    group = load_group(path, content)
+    others, broken = _read(other for other in files(home) if other != path)
+    others += [Group(other.stem, f":{other.stem}", "") for other in broken]  # their names still count
     refused = check_groups([*others, group], home.group_files, {other.folder for other in others})
     if problems := [problem for refused_group, problem in refused if refused_group is group]:
         raise FileProblems(problems)
@@ -88,17 +106,16 @@ def check(home: Home, folder: str, content: bytes) -> Group:
 
 
 def register(home: Home, folder: str, values: dict[str, Any]) -> Path:
-    """Make the file of a new group from the keys of GROUP_KEYS (nested; None: left out); returns its path. UserError,
-    one line: the folder cannot be one or is there (in other case, too), the chat or a main group is registered."""
+    """Make the file of a new group from its keys (None: left out); returns its path. UserError, one line:
+    the folder cannot be one or is there (in other case, too), the chat or a main group is registered."""
     import tomli_w
 
     path = home.group_file(check_folder(folder))
     home.group_files.mkdir(parents=True, exist_ok=True, mode=0o700)
     with editing(home.group_files):
         if path.exists():
-            raise UserError(
-                f"The group {folder!r} is registered already.", f"See: python3 nanoclaw.py groups show {folder}"
-            )
+            fix = f"See: python3 nanoclaw.py groups show {folder}"
+            raise UserError(f"The group {folder!r} is registered already.", fix)
         content = tomli_w.dumps({key: value for key, value in values.items() if value is not None}).encode()
         with _one_line():
             check(home, folder, content)
@@ -120,7 +137,7 @@ def change(home: Home, folder: str, changes: dict[str, str | None]) -> bool:
         for key, text in changes.items():
             _set(document, key, text)
         content = tomlkit.dumps(document).encode()
-        with _one_line(lines=False):
+        with _one_line():
             check(home, folder, content)
         if tomllib.loads(content.decode()) == tomllib.loads(before.decode("utf-8-sig")):
             return False
@@ -175,14 +192,12 @@ def make_folder(home: Home, folder: str, assistant_name: str, is_main: bool, use
 
 
 @contextmanager
-def _one_line(lines: bool = True) -> Iterator[None]:
-    """Problems of a draft become a UserError of one line; its lines mean nothing where the draft has other ones."""
+def _one_line() -> Iterator[None]:
+    """Problems of a draft become a UserError of one line. Lines are not named: the person's file has other ones."""
     try:
         yield
     except FileProblems as error:
-        problem = error.problems[0]
-        text = str(problem) if lines and problem.line else problem.text
-        raise UserError(f"{text}.", "Nothing was saved.") from None
+        raise UserError(f"{error.problems[0].text}.", "Nothing was saved.") from None
 
 
 def _set(document: TOMLDocument, key: str, text: str | None) -> None:
@@ -203,22 +218,11 @@ def _set(document: TOMLDocument, key: str, text: str | None) -> None:
 
 
 def _value(key: str, text: str) -> Any:
-    """What a person means by ``text``: the TOML value that it is, where the key takes such a one, else the text."""
+    """What a person means by ``text``: a value of TOML where it is one, but of keys that take text, text as it is."""
     import tomlkit
     from tomlkit.exceptions import TOMLKitError
 
-    schema: Any = GROUP_KEYS
-    for part in key.split("."):
-        schema = schema.get(part, str) if isinstance(schema, dict) else str
-        schema = schema.schema if isinstance(schema, Required) else schema
-    meant: list[Any] = [text]
-    with suppress(TOMLKitError, ValueError):
-        meant.insert(0, tomlkit.value(text))
-    for value in meant:
-        try:
-            if callable(schema):
-                schema(value.unwrap() if hasattr(value, "unwrap") else value)
-            return value
-        except Expected:
-            continue
-    return meant[-1]
+    if key not in TEXT_KEYS or text.startswith('"'):
+        with suppress(TOMLKitError, ValueError):
+            return tomlkit.value(text)
+    return text

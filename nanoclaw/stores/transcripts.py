@@ -91,6 +91,14 @@ class Chat:
                 self._remember(known)
         return message_id in self._ids
 
+    def mentions(self, made_id: str) -> bool:
+        """Is an id that nobody else could have made in the last two segments? Cheaper than ``contains`` for who asks
+        once: it needs no list of all ids."""
+        self._sync()
+        if self._ids is not None:
+            return made_id in self._ids
+        return any(made_id.encode() in self._path(segment).read_bytes() for segment in self._segments()[-2:])
+
     def last(self) -> Position:
         """Behind the last good line."""
         self._sync()
@@ -117,11 +125,13 @@ class Chat:
             offset = 0
 
     def backwards(self) -> Iterator[Line]:
-        """All lines, the newest first."""
+        """All lines, the newest first. Who stops early has read one block only."""
         self._sync()
         for segment in reversed(self._segments()):
-            for line, _ in reversed(list(self._read(segment, 0))):
-                yield line
+            tail = self._tail(segment)
+            yield from (line for line, _ in reversed(tail))
+            known = tail[0][1] if tail else float("inf")
+            yield from (line for line, end in reversed(list(self._read(segment, 0))) if end < known)
 
     def _path(self, segment: int) -> Path:
         return self.directory / f"{segment:010d}.jsonl"
@@ -231,6 +241,10 @@ class Transcripts:
     def contains(self, jid: str, message_id: str) -> bool:
         with self._locks.hold("chat", jid):
             return self._chat(jid).contains(message_id)
+
+    def mentions(self, jid: str, made_id: str) -> bool:
+        with self._locks.hold("chat", jid):
+            return self._chat(jid).mentions(made_id)
 
     def last(self, jid: str) -> Position:
         with self._locks.hold("chat", jid):

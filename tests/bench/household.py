@@ -64,8 +64,8 @@ class Events:
 
 
 class Household:
-    """``groups`` groups ``g00``, ``g01``, … (with more digits where there are more than a hundred). Times are Unix
-    times in s."""
+    """``groups`` groups ``g00``, ``g01``, … (with more digits where there are more than 100). Times are Unix times in
+    s."""
 
     def __init__(self, groups: int, requires_trigger: bool = False) -> None:
         docker = shutil.which("docker")

@@ -11,10 +11,12 @@ from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 
 from nanoclaw.files.atomic import json_bytes
+from nanoclaw.files.locks import Locks
 from nanoclaw.paths import PROJECT, Home
 from nanoclaw.runs.records import Claim, Run
+from nanoclaw.stores.cursors import Cursor, Cursors
 from nanoclaw.stores.refused import put
-from nanoclaw.stores.transcripts import Position
+from nanoclaw.stores.transcripts import Position, Transcripts
 from tests.bench import requests
 from tests.bench.figures import Figure, calm, median_ms, say, spread, until
 from tests.bench.household import DEADLINE, Household
@@ -65,7 +67,7 @@ def groups() -> list[Figure]:
         Figure("1,000 groups: start", start, "s", None, "", "<= 2 s", start <= 2, f"the same, later; {spread(later)}"),
         Figure("1,000 groups: idle CPU", cpu, "%", None, "", "<= 0.2 %", cpu <= 0.2, how),
         Figure("1,000 groups: RSS", rss, "MB", rss_of_one, "", "", True, "VmRSS; baseline: one group"),
-        *requests.figures("1,000 groups: request", asked, asked_one),
+        *requests.figures("1,000 groups: request", asked, asked_one, "baseline: one group"),
         Figure("1,000 groups: inbox -> transcript", median, "ms", floor, "", "<= 5 ms", median <= 5,
                f"{how_stored}; one group: {spread(stored_one)}"),
     ]  # fmt: skip
@@ -153,6 +155,9 @@ def _fill(home: Home, folder: str) -> None:
     """A long chat, runs and refused files, as a host would have left them."""
     say(f"writing {MESSAGES:,} messages ...")
     write_chat(home.chat(f"local:{folder}"), MESSAGES)
+    locks = Locks()
+    last = Transcripts(home, locks).last(f"local:{folder}")
+    Cursors(home, locks).put(folder, Cursor(jid=f"local:{folder}", place=last, done=last.seq))
     for run in _runs(folder):
         directory = home.runs / run.id
         (directory / "in").mkdir(parents=True)

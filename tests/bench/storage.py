@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
 import tempfile
@@ -9,6 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from nanoclaw.commands import cursor, messages
 from nanoclaw.files.locks import Locks
 from nanoclaw.handover import Handover
 from nanoclaw.host import Host
@@ -19,10 +21,10 @@ from nanoclaw.stores.journal import stop_log
 from nanoclaw.stores.lines import to_json
 from nanoclaw.stores.settings import Settings
 from nanoclaw.stores.transcripts import SEGMENT_BYTES, Transcripts
-from tests.bench.figures import Figure, median_ms, spread
+from tests.bench.figures import Figure, median_ms, say, spread
 
 MESSAGES = 500
-LENGTHS = (1_000, 100_000)
+LENGTHS = (1_000, 1_000_000)
 ROUNDS = 40
 WHEN = "2026-11-22T09:30:00.000Z"
 
@@ -87,32 +89,56 @@ def durable() -> list[Figure]:
 
 
 def news() -> list[Figure]:
-    """What is new in a chat of 1,000 and of 100,000 messages: ``Handover.waits_until`` after one more message.
+    """What is new in a chat of 1,000 and of 1,000,000 messages: ``Handover.waits_until`` after one more message.
 
     *behind the cursor*: the cursor stands before the new message. *silent chat*: a trigger is required and nobody ever
-    used it, so the cursor stands at the beginning. *after a restart*: the same two with nothing in memory. The baseline
-    is the chat of 1,000.
+    used it, so the cursor stands at the beginning. *after a restart*: the same two with nothing in memory. *messages*
+    and *cursor show* are these commands, without the start of a process. The baseline is the chat of 1,000.
     """
     kinds = {"behind the cursor": (False, False), "silent chat": (True, False)}
     kinds |= {f"{name}, after a restart": (silent, True) for name, (silent, _) in kinds.items()}
     measured: dict[str, list[list[float]]] = {name: [] for name in kinds}
+    looks: dict[str, list[list[float]]] = {"messages -n 20": [], "cursor show": []}
     for length in LENGTHS:
-        for name, (silent, restart) in kinds.items():
-            measured[name].append(_news(length, silent, restart))
+        root = Path(tempfile.mkdtemp(prefix="nc-bench-", dir="/tmp"))
+        try:
+            say(f"news: {length:,} messages ...")
+            write_chat(root / "chat", length)
+            for name, (silent, restart) in kinds.items():
+                measured[name].append(_news(root / name, root / "chat", length, silent, restart))
+            for name, look in (("messages -n 20", messages.run), ("cursor show", cursor.show)):
+                looks[name].append(_looks(root / "looks", root / "chat", length, look))
+        finally:
+            shutil.rmtree(root, ignore_errors=True)
     figures = []
+    measured |= looks
     for name, (small, large) in measured.items():
         value, floor = median_ms(large), median_ms(small)
-        theirs = "27 ms" if name.startswith("silent") else "0.1 ms"
-        how = f"100,000 messages against 1,000; {spread(large)}; 1,000: {spread(small)}"
+        theirs = "" if name in looks else "27 ms" if name.startswith("silent") else "0.1 ms"
+        how = f"1,000,000 messages against 1,000; {spread(large)}; 1,000: {spread(small)}"
         figures.append(Figure(f"news, {name}", value, "ms", floor, theirs, "<= 2 x at 1,000", value <= 2 * floor, how))
     return figures
 
 
-def _news(length: int, silent: bool, restart: bool) -> list[float]:
-    root = Path(tempfile.mkdtemp(prefix="nc-bench-", dir="/tmp"))
+def _looks(root: Path, chat: Path, length: int, look: Callable[[Home, argparse.Namespace], object]) -> list[float]:
+    """Seconds of a command that looks at a chat whose cursor stands at its end."""
+    home = _home(root)
     try:
-        home = _home(root, requires_trigger=silent)
-        write_chat(home.chat("local:family"), length)
+        shutil.copytree(chat, home.chat("local:family"))
+        home.cursors.mkdir()
+        last = Transcripts(home, Locks()).last("local:family")
+        Cursors(home, Locks()).put("family", Cursor(jid="local:family", place=last, done=length))
+        options = argparse.Namespace(group="family", folder="family", n=20)
+        return [_timed(lambda: look(home, options)) for _ in range(ROUNDS)]
+    finally:
+        shutil.rmtree(root)
+
+
+def _news(root: Path, chat: Path, length: int, silent: bool, restart: bool) -> list[float]:
+    """Seconds of each look after one more message, on a copy of ``chat``."""
+    home = _home(root, requires_trigger=silent)
+    try:
+        shutil.copytree(chat, home.chat("local:family"))
         settings = Settings(home)
         group = settings.groups["family"]
 
@@ -138,12 +164,12 @@ def _news(length: int, silent: bool, restart: bool) -> list[float]:
                 cursors.put("family", Cursor(place=transcripts.last("local:family"), done=number))
         return times
     finally:
-        shutil.rmtree(root, ignore_errors=True)
+        shutil.rmtree(root)
 
 
 def write_chat(directory: Path, length: int) -> None:
     """A chat as the host would have left it, without its fsyncs."""
-    directory.mkdir(parents=True)
+    directory.mkdir(parents=True, exist_ok=True)
     number = 1
     while number <= length:
         size = 0
