@@ -19,6 +19,7 @@ from nanoclaw.channels.base import Channel, State
 from nanoclaw.conditions import Conditions
 from nanoclaw.delivery import Delivery
 from nanoclaw.dispatcher import Dispatcher
+from nanoclaw.engine_follower import EngineFollower
 from nanoclaw.errors import UserError
 from nanoclaw.exchange import Exchange
 from nanoclaw.files.atomic import BrokenFile, write_json
@@ -39,7 +40,6 @@ from nanoclaw.runs.judge import Verdict
 from nanoclaw.runs.launch import Preparation, Runtimes
 from nanoclaw.runs.layout import container_user
 from nanoclaw.runs.records import Records, Run
-from nanoclaw.runs.runtime import Runtime
 from nanoclaw.stores.chats import Chats
 from nanoclaw.stores.cursors import Cursors
 from nanoclaw.stores.errands import Errands
@@ -55,7 +55,6 @@ from nanoclaw.turns import Turns
 log = logging.getLogger("nanoclaw")
 
 STOP_SECONDS = 4.0
-ORPHAN_SECONDS = 60.0
 REFUSALS_LOGGED = 20
 PRUNE_SECONDS = 3600.0
 PARALLEL_STARTS = max(2, os.cpu_count() or 2)
@@ -90,7 +89,7 @@ class Host:
         self._offline_url: str | None = None
         self._watcher = Watcher()
         self._run_watcher = Watcher()  # of its own: no container can deafen us to people
-        self._next_orphans = 0.0
+        self._halted = threading.Event()
         self._model_said: dict[str, Counter[int]] = {}
         self._gateway = Gateway(lambda: self.settings.environment, self._upstream, self._called)
         self.exchange = Exchange(home, self.settings, self.outbox, self._delivery_of, self._working, self._tell_owner)
@@ -139,11 +138,9 @@ class Host:
         preparation = Preparation(home, self._home_id, self.settings, self.records, self._snapshots)
         conditions = Conditions(home, self.settings, runtimes)
         self.dispatcher = Dispatcher(house, preparation, runtimes, conditions, drain, self._run_began)
-        self._runtimes = runtimes
+        self._engine = EngineFollower(home, self._home_id, self.settings, runtimes, self.dispatcher, self._halted)
         self._pruning = Turns("Pruning", self._prune)
-        self._halted = threading.Event()
         self._threads: list[threading.Thread] = []
-        self._following: set[str] = set()
 
     def start(self) -> None:
         """Take up what an earlier host left, then start the threads."""
@@ -166,7 +163,7 @@ class Host:
         for name, part in (("inbox", self.inbox), ("requests", self.scripts), ("dispatcher", self.dispatcher)):
             self._thread(name, part.turns.run)
         self._thread("pruning", self._pruning.run)
-        self._follow_engine()
+        self._engine.follow()
 
     def stop(self) -> None:
         """End within 5 s. Containers go on; the next host adopts them."""
@@ -221,7 +218,7 @@ class Host:
         self.exchange.typing.poke()
 
     def _run_began(self) -> None:
-        self._follow_engine()
+        self._engine.follow()
         self.exchange.typing.poke()
 
     def _make_folders(self) -> None:
@@ -293,41 +290,6 @@ class Host:
         if details["reason"] is not None and said[details["status"]] > REFUSALS_LOGGED:
             return  # a container may knock at its door a thousand times a second
         self.journal.event("model", run=run_id, **details)
-
-    def _follow_engine(self) -> None:
-        """Hear of containers that end, after those were removed that belong to no living run."""
-        name = self.settings.config.runtime
-        if name in self._following:
-            return
-        try:
-            runtime = self._runtimes.of(name)
-        except UserError:
-            return  # not installed: asked again at the first run
-        self._following.add(name)
-
-        def ended(name: str | None) -> None:
-            if name is None:  # the engine may have been away, and what it did meanwhile nobody saw
-                self._remove_orphans(runtime)
-            self.dispatcher.container_ended(name)
-
-        def follow() -> None:
-            self._remove_orphans(runtime)
-            runtime.follow(self._home_id, ended, self._halted)
-
-        self._thread(f"{name} events", follow)
-
-    def _remove_orphans(self, runtime: Runtime) -> None:
-        """An earlier host's containers whose run is judged or gone can answer nobody."""
-        if time.monotonic() < self._next_orphans:
-            return
-        self._next_orphans = time.monotonic() + ORPHAN_SECONDS
-        names = runtime.names(self._home_id) or []  # no answer: asked again when the engine is back
-        ours = {worker.run_record.container for worker in self.dispatcher.workers()}
-        for name in names:
-            if name not in ours:
-                log.warning("Removing a container without a run: %s", name)
-                runtime.stop(name, None, 0.0)
-                runtime.clean_up(self.home.logs, name)
 
     def _prune(self) -> float:
         removed = self.records.prune(self.settings.config.keep_runs, time.time())

@@ -11,7 +11,6 @@ import hashlib
 import json
 import logging
 import os
-import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -21,13 +20,13 @@ from typing import Any
 from nanoclaw.files import intake
 from nanoclaw.models import Group, Message
 from nanoclaw.paths import Home
+from nanoclaw.rounds import Rounds
 from nanoclaw.stores import refused
 from nanoclaw.turns import HELD_UP_SECONDS, Turns
 
 log = logging.getLogger("nanoclaw")
 
 MESSAGE_BYTES = 1_000_000
-RESCAN_SECONDS = 30.0
 AGAIN_SECONDS = 0.5
 FIELDS = {"text", "sender", "sender_name", "id", "timestamp"}
 SUFFIXES = (".txt", ".md", ".json")
@@ -43,60 +42,33 @@ class Inbox:
         self._groups = groups
         self._deliver = deliver
         self.turns = Turns("Inbox", lambda: self.turn(time.time()))
-        self._warned: set[str] = set()
-        self._known: dict[str, Group] | None = None
-        self._guard = threading.Lock()  # guards _news
-        self._news: set[str] = set()
-        self._unready: set[str] = set()
-        self._next_rescan = 0.0
+        self._rounds = Rounds(home.inbox)
 
     def touched(self, path: str) -> None:
         """A path below state/inbox/ changed. Any thread."""
-        with self._guard:
-            self._news.add(os.path.relpath(path, self._home.inbox).partition(os.sep)[0])
+        self._rounds.touched(path)
         self.turns.poke()
 
     def turn(self, now: float) -> float:
-        """Take every file that is ready at Unix time ``now``; returns the seconds after which to look again. Looks
-        where something was touched, and again where it was not ready; everywhere where nothing was touched."""
+        """Take every file that is ready at Unix time ``now``; returns the seconds after which to look again."""
         groups = self._groups()
-        with self._guard:
-            news, self._news = self._news, set()
-        if groups is not self._known:
-            self._known, news = groups, set()
-            for folder in groups:
-                self._make_directory(self._home.inbox / folder)
-        if not news or now >= self._next_rescan or now < self._next_rescan - RESCAN_SECONDS:
-            news, self._next_rescan = set(os.listdir(self._home.inbox)), now + RESCAN_SECONDS
-        news, wait, self._unready = news | self._unready, self._next_rescan - now, set()
-        found: list[tuple[Path, Group]] = []
-        for directory in (self._home.inbox / name for name in news if not name.startswith(".")):
-            try:
-                files = [directory / n for n in os.listdir(directory) if intake.is_candidate(n)]
-            except (FileNotFoundError, NotADirectoryError):
-                continue
-            group = groups.get(directory.name)
-            if group is None:
-                self._warn_unregistered(directory, len(files))
-                continue
-            self._warned.discard(directory.name)
-            found += [(path, group) for path in files]
-        for path, group in sorted(found, key=lambda pair: _arrival(pair[0])):
-            try:
-                if self._take(group, path, now):
-                    continue
-                wait = min(wait, AGAIN_SECONDS)
-            except OSError as error:  # of one group: the others' files go on
-                log.error("Inbox file held up group=%s file=%s: %s", group.folder, path.name, error)
-                wait = min(wait, HELD_UP_SECONDS)
-            self._unready.add(group.folder)
-        return wait
+        for folder in self._rounds.due(groups, now):
+            for path in self._dropped(self._home.inbox / folder):
+                try:
+                    if not self._take(groups[folder], path, now):
+                        self._rounds.again(folder, now + AGAIN_SECONDS)
+                except OSError as error:  # of one group: the others' files go on
+                    log.error("Inbox file held up group=%s file=%s: %s", folder, path.name, error)
+                    self._rounds.again(folder, now + HELD_UP_SECONDS)
+        return self._rounds.wait(now)
 
-    def _make_directory(self, directory: Path) -> None:
+    def _dropped(self, directory: Path) -> list[Path]:
+        """In the order of arrival."""
         try:
-            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        except FileExistsError:
-            log.error("%s must be a directory: move the file away, drop it into the directory then", directory)
+            names = [name for name in os.listdir(directory) if intake.is_candidate(name)]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return sorted((directory / name for name in names), key=_arrival)
 
     def _take(self, group: Group, path: Path, now: float) -> bool:
         """False when the file must be looked at again soon."""
@@ -117,15 +89,7 @@ class Inbox:
     def _set_aside(self, group: Group, path: Path, reason: str) -> None:
         came_from = path.relative_to(self._home.root).as_posix()
         log.error("Inbox file refused group=%s file=%s: %s", group.folder, path.name, reason)
-        refused.put(self._home, f"inbox-{group.folder}-{path.name}", reason, came_from, move=path)
-
-    def _warn_unregistered(self, directory: Path, files: int) -> None:
-        if files and directory.name not in self._warned:
-            self._warned.add(directory.name)
-            log.error(
-                "Inbox %s: no group is registered as %r, %d file(s) wait; register it with %s",
-                *(directory, directory.name, files, self._home.group_files / f"{directory.name}.toml"),
-            )
+        refused.put(self._home, "inbox", reason, came_from, move=path)
 
 
 def _arrival(path: Path) -> tuple[int, str]:

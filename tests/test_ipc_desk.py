@@ -16,17 +16,19 @@ import pytest
 from nanoclaw.files import untrusted
 from nanoclaw.files.intake import EMPTY_SECONDS
 from nanoclaw.ipc import desk as desks
-from nanoclaw.ipc.desk import AT_ONCE, Desk
+from nanoclaw.ipc.desk import AT_ONCE, KINDS, Desk
 from nanoclaw.ipc.handlers import FILE_BYTES, Office
 from nanoclaw.ipc.policy import Asker
 from nanoclaw.ipc.scripts import ScriptDesks, handle_one
 from nanoclaw.paths import Home
+from nanoclaw.rounds import Rounds
 from nanoclaw.runs.records import Claim
 from nanoclaw.stores import refused
 from nanoclaw.stores.cursors import Cursor
 from nanoclaw.stores.registry import load_all
 from nanoclaw.stores.sessions import Session
 from nanoclaw.stores.transcripts import Position
+from nanoclaw.turns import RESCAN_SECONDS
 from tests.support.home import put
 from tests.support.parts import Parts, message, new_run
 from tests.support.waiting import wait_for
@@ -228,15 +230,27 @@ def test_without_a_host_what_waits_of_one_group_is_done(place: Place) -> None:
 
 
 def test_answers_are_no_news(place: Place) -> None:
-    """What the host itself writes below state/ipc makes it look nowhere."""
-    place.ask(HI)
+    """What the host itself writes below state/ipc makes it look nowhere; what others write does."""
+    rounds = Rounds(place.home.ipc, KINDS)
     for own in ("main/answers/x.json", "main/current_tasks.json", "errors/x.json"):
-        place.scripts.touched(str(place.home.ipc / own))
-    place.scripts.turn(time.time())
-    assert place.replies() == []
-    place.scripts.touched(str(place.home.ipc / "team" / "tasks"))
-    place.scripts.turn(time.time())
-    assert place.replies() == [("local:team", "hi")]
+        assert not rounds.touched(str(place.home.ipc / own))
+    for other in ("team", "team/tasks", "team/tasks/x.json"):
+        assert rounds.touched(str(place.home.ipc / other))
+
+
+def test_rounds_look_where_something_was_touched_and_everywhere_from_time_to_time(place: Place) -> None:
+    rounds, groups = Rounds(place.home.ipc, KINDS), {"main": 1, "team": 1}
+    assert rounds.due(groups, 0.0) == ["main", "team"] and rounds.wait(0.0) == RESCAN_SECONDS
+    rounds.touched(str(place.home.ipc / "team/tasks/x.json"))
+    assert rounds.due(groups, 1.0) == ["team"]
+    rounds.again("main", 2.5)
+    assert rounds.wait(1.0) == 1.5
+    rounds.touched(str(place.home.ipc / "team/tasks/x.json"))
+    assert rounds.due(groups, 2.0) == ["team"] and rounds.due(groups, 2.5) == ["main"]
+    rounds.touched(str(place.home.ipc / "team/tasks/x.json"))
+    assert rounds.due(groups, 31.0) == ["main", "team"], "the slow rescan"
+    rounds.wait(31.0)
+    assert rounds.due(dict(groups), 32.0) == ["main", "team"], "groups changed"
 
 
 def test_many_files_hold_up_no_other_group(place: Place) -> None:

@@ -36,7 +36,7 @@ def value(capture: Capture, *arguments: str) -> Any:
 
 def put(home: Home, called: str = "x.json", data: bytes = REQUEST, folder: str = "main") -> refused.Refused:
     came_from = f"state/ipc/{folder}/messages/{called}"
-    path = refused.put(home, f"ipc-{folder}-{called}", "chatJid: expected a text", came_from, data=data)
+    path = refused.put(home, "ipc", "chatJid: expected a text", came_from, data=data)
     return next(found for found in refused.listed(home) if found.path == path)
 
 
@@ -85,7 +85,7 @@ def test_a_dropped_file_goes_the_whole_way_and_back(home: Home, capsys: Capture)
     ],
 )
 def test_it_is_put_back_only_where_people_drop_things(home: Home, came_from: str) -> None:
-    kept = refused.put(home, "ipc-main-x.json", "no", came_from, data=REQUEST)
+    kept = refused.put(home, "ipc", "no", came_from, data=REQUEST)
     before = sorted(home.root.rglob("*"))
     with pytest.raises(UserError):
         refused.retry(home, kept.name)
@@ -124,7 +124,7 @@ def test_of_what_a_container_made_a_thousand_are_kept(home: Home, caplog: pytest
 
     def put_one(origin: str, folder: str, bounded: bool) -> Path:
         place = f"state/ipc/{folder}/tasks/y.json"
-        return refused.put(home, f"{origin}-{folder}-y.json", "no", place, data=REQUEST, bounded=bounded)
+        return refused.put(home, origin, "no", place, data=REQUEST, bounded=bounded)
 
     with caplog.at_level(logging.ERROR, "nanoclaw"):
         target = put_one("agent", "main", True)
@@ -136,7 +136,7 @@ def test_of_what_a_container_made_a_thousand_are_kept(home: Home, caplog: pytest
 
 def test_what_cannot_be_moved_leaves_nothing_behind(home: Home, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        refused.put(home, "ipc-main-x.json", "no", "state/ipc/main/tasks/x.json", move=tmp_path / "gone")
+        refused.put(home, "ipc", "no", "state/ipc/main/tasks/x.json", move=tmp_path / "gone")
     assert in_errors(home) == []
 
 
@@ -149,7 +149,7 @@ def test_what_is_shown_cannot_act_on_the_terminal(home: Home, capsys: Capture, t
     (link := tmp_path / "link").symlink_to(tmp_path / "secret")
     os.mkfifo(fifo := tmp_path / "fifo")
     for move in (link, fifo):
-        kept = refused.put(home, f"ipc-main-{move.name}", "not a regular file", "state/ipc/main/tasks/l", move=move)
+        kept = refused.put(home, "ipc", "not a regular file", "state/ipc/main/tasks/l", move=move)
         code, out, _ = command(capsys, "show", kept.name)
         assert code == 0 and "secret" not in out and "no content" in out
 

@@ -14,6 +14,8 @@ from nanoclaw.files.locks import HomeLock
 from nanoclaw.host import Host, read_host_file, write_host_file
 from nanoclaw.paths import Home
 
+COMMAND_SECONDS = 1.0
+"""A command that works without a host holds the lock no longer."""
 UNDELIVERED_SECONDS = 10.0
 """So long ``--once`` waits for a channel that does not take its replies; they stay in the outbox."""
 
@@ -46,10 +48,11 @@ def command(home: Home, arguments: argparse.Namespace) -> int:
 
 def _acquire(lock: HomeLock, home: Home, once: bool) -> bool:
     """False: a living host does the work already. Waits for a host that ends by itself (``chat``, ``run --once``)."""
-    if lock.acquire():
-        return True
-    if once:
-        return False
+    deadline = time.monotonic() + COMMAND_SECONDS
+    while not (held := lock.acquire()) and time.monotonic() < deadline:
+        pass
+    if held or once:
+        return held
     host = read_host_file(home)
     if host.get("mode") not in ("chat", "once"):
         raise UserError(

@@ -119,7 +119,6 @@ class Desk:
 
     def _refuse(self, fd: int, kind: str, name: str, status: os.stat_result, reason: str, data: bytes | None) -> None:
         shown = name.encode("utf-8", "replace").decode()
-        kept = f"{'agent' if self.run else 'ipc'}-{self.folder}-{shown}"
         place = f"state/ipc/{self.folder}/{kind}/{shown}"
         log.warning("IPC request refused group=%s run=%s file=%r: %s", self.folder, self.run, shown, reason)
         home = self.office.home
@@ -128,7 +127,9 @@ class Desk:
         answer: dict[str, Any] = {"ok": False, "error": reason}
         self._refusals += 1
         if self.run is None or self._refusals <= refused.KEPT:
-            kept_as = refused.put(home, kept, reason, place, data=data, move=move, bounded=self.run is not None)
+            kept_as = refused.put(
+                home, "agent" if self.run else "ipc", reason, place, data=data, move=move, bounded=self.run is not None
+            )
             answer["kept"] = str(kept_as.relative_to(home.root))
         self._answer(name, answer)
         if _is_same(fd, name, status) and not _remove(fd, name):

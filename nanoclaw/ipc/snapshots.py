@@ -29,15 +29,13 @@ def groups(settings: Settings, chats: Chats) -> list[dict[str, Any]]:
 
 
 def write(home: Home, settings: Settings, chats: Chats) -> None:
-    """For the scripts of the main group."""
+    """For scripts."""
     for group in settings.groups.values():
-        if group.is_main and (home.ipc / group.folder).is_dir():
-            _write(home.ipc / group.folder / "available_groups.json", {"groups": groups(settings, chats)}, 0o600)
-
-
-def write_tasks(path: Path) -> None:
-    """A group's tasks."""
-    _write(path, {"tasks": []}, 0o600)
+        directory = home.ipc / group.folder
+        if not (directory / "current_tasks.json").exists() and directory.is_dir():
+            _write(directory / "current_tasks.json", {"tasks": []}, 0o600)
+        if group.is_main and directory.is_dir():
+            _write(directory / "available_groups.json", {"groups": groups(settings, chats)}, 0o600)
 
 
 def write_for_run(directory: Path, settings: Settings, chats: Chats, is_main: bool) -> None:

@@ -3,7 +3,6 @@ kept here."""
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any
 
 from nanoclaw.files.atomic import BrokenFile, JsonFile
@@ -12,8 +11,6 @@ from nanoclaw.paths import Home
 
 MOST = 2000
 """So many chats are known: strangers can make any number of them write to a bot. The longest silent one goes."""
-SEEN_SECONDS = 3600.0
-"""``last_seen`` is written this often at most."""
 
 
 class Chats:
@@ -24,13 +21,14 @@ class Chats:
         self._locks = locks
 
     def saw(self, jid: str, name: str, channel: str, when: str) -> bool:
-        """Remember a chat; True when it is new or has another name. Never in a message's way: a broken file is left."""
+        """Remember a chat, writing once an hour at most; True when it is new or has another name. Never in a message's
+        way: a broken file is left."""
         with self._locks.hold("chats"):
             try:
                 chats = self._file.read() or {}
                 known = chats.get(jid)
                 known = known if isinstance(known, dict) else None
-                if known and known.get("name") == name and not _older(str(known.get("last_seen", "")), when):
+                if known and known.get("name") == name and _last_seen(known)[:13] == when[:13]:
                     return False
                 first = known.get("first_seen", when) if known else when
                 others = {key: value for key, value in chats.items() if key != jid}
@@ -56,10 +54,3 @@ class Chats:
 
 def _last_seen(chat: Any) -> str:
     return str(chat.get("last_seen") or chat.get("first_seen") or "") if isinstance(chat, dict) else ""
-
-
-def _older(then: str, now: str) -> bool:
-    try:
-        return (datetime.fromisoformat(now) - datetime.fromisoformat(then)).total_seconds() > SEEN_SECONDS
-    except (ValueError, TypeError):
-        return then != now

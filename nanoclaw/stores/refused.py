@@ -49,7 +49,7 @@ class Refused:
 
 def put(
     home: Home,
-    name: str,
+    origin: str,
     reason: str,
     came_from: str,
     data: bytes | None = None,
@@ -58,18 +58,19 @@ def put(
 ) -> Path:
     """Keep what was refused; returns its path in errors/.
 
-    ``name``: ``<origin>-<folder>-<what it was called>``, like ``inbox-main-note.json``; the time is put in after the
-    folder, which makes it unique. ``came_from``: relative to the home's root, below ``state/inbox/<folder>/`` or
-    ``state/ipc/<folder>/``. The content is ``data``, or what lies at ``move`` and is renamed, or nothing.
-    ``bounded``: a container made it, so of its origin and folder ``KEPT`` files are kept; of later ones nothing is,
-    and the log says so. OSError: nothing was put, and what lies at ``move`` still does.
+    It is called ``<origin>-<folder>-<time>-<its name>``. ``came_from``: relative to the home's root, below
+    ``state/inbox/<folder>/`` or ``state/ipc/<folder>/``. The content is ``data``, or what lies at ``move`` and is
+    renamed, or nothing. ``bounded``: a container made it, so of its origin and folder ``KEPT`` files are kept; of
+    later ones nothing is, and the log says so. OSError: nothing was put, and what lies at ``move`` still does.
     """
     errors = home.ipc / "errors"
     errors.mkdir(parents=True, exist_ok=True, mode=0o700)
-    origin, rest = _split(name, came_from)
-    target = errors / _safe(f"{origin}-{time.time_ns()}-{rest}")
-    while os.path.lexists(target) or os.path.lexists(_reason(target)):
-        target = errors / _safe(f"{origin}-{time.time_ns()}-{rest}")
+    folder, _, place = came_from.removeprefix("state/").partition("/")[2].partition("/")
+    origin = f"{origin}-{folder}"
+    while True:
+        target = errors / _safe(f"{origin}-{time.time_ns()}-{place.rpartition('/')[2]}")
+        if not (os.path.lexists(target) or os.path.lexists(_reason(target))):
+            break
     if bounded and _count(errors, origin) >= KEPT:
         log.error("IPC %s: %d refused files are kept already, this one is not: %s", origin, KEPT, _line(reason))
         return target
@@ -132,14 +133,6 @@ def drop(home: Home, name: str) -> None:
     else:
         path.unlink(missing_ok=True)
     _reason(path).unlink(missing_ok=True)
-
-
-def _split(name: str, came_from: str) -> tuple[str, str]:
-    """The origin (with the folder) and what the file was called, without a time that stands between them already."""
-    folder = (*PurePosixPath(came_from).parts, "", "", "")[2]
-    head, dash, rest = name.partition(f"{folder}-")
-    origin, rest = (head + folder, rest) if folder and dash else (folder or "unknown", name)
-    return origin, re.sub(r"^\d{10,}-", "", rest)
 
 
 def _safe(name: str) -> str:
