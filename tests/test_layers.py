@@ -45,7 +45,7 @@ ALONE = ["nanoclaw.environment", "nanoclaw.errors", "nanoclaw.models", "nanoclaw
 ALONE += ["nanoclaw.commands.doctor", "nanoclaw.doctor", "nanoclaw.cli"]
 
 # Lines of code of the host: without blank lines, comments and docstrings (to explain must cost nothing), without
-# channels and their set-up, the demo and the model that stands in for it, and the launcher (environment.py is its half).
+# channels and their set-up, the demo and the model that stands in for it, the launcher (environment.py is its half).
 CEILING = 8000
 NOT_HOST = ("channels", "commands.demo", "commands.setup_telegram", "gateway.offline", "gateway.messages_api")
 NOT_HOST += ("gateway.endpoint", "environment")
