@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import logging
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -167,6 +168,7 @@ def _count(text: str) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     arguments = parser().parse_args(argv)
+    logging.getLogger("nanoclaw").addHandler(logging.NullHandler())  # a command says what is wrong itself, once
     try:
         module, _, function = arguments.call.partition(":")
         call = getattr(importlib.import_module(f"nanoclaw.commands.{module}"), function)
@@ -177,6 +179,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"nanoclaw: {error}", file=sys.stderr)
         return 1
     except BrokenPipeError:
+        return 1
+    except OSError as error:
+        if arguments.call.startswith(("run:", "demo:")) or error.strerror is None:
+            raise  # a host's own: a bug, to be seen whole
+        print(f"nanoclaw: {error.filename or 'a file'}: {error.strerror}. Mend that and try again.", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130

@@ -73,6 +73,8 @@ class Delivery:
             platform_id = None
             parts = self._parts(reply)
             for number in range(reply.sent, len(parts)):
+                if self.turns.halted:
+                    return False  # out of service: whoever delivers next goes on from here
                 if not self._channel.takes_keys and (reply.state, reply.sent) != ("sending", number):
                     reply = self._outbox.mark_sending(reply, number)
                 try:

@@ -179,7 +179,7 @@ class Dispatcher:
 
     def _settings_now(self) -> tuple[object, ...]:
         settings = self._house.settings
-        return settings.config, settings.groups, settings.senders
+        return settings.config, settings.groups, settings.senders, settings.environment
 
     def _is_rescan_due(self, wall: float) -> bool:
         return wall >= self._next_rescan or wall < self._next_rescan - RESCAN_AT_MOST

@@ -29,6 +29,8 @@ log = logging.getLogger("nanoclaw")
 # The table [channels.NAME] of config.toml → its class, imported when it is first asked for.
 CHANNELS = {"telegram": "nanoclaw.channels.telegram:TelegramChannel"}
 JOIN_SECONDS = 2.0
+TELL_AGAIN_SECONDS = 600.0
+"""The owner hears of the same trouble of a channel so often at most."""
 NOBODY_SECONDS = 3600.0
 
 
@@ -66,6 +68,9 @@ class Exchange:
         self._states: dict[str, dict[str, str]] = {}
         self._deliver: Deliver | None = None
         self._unserved: set[str] = set()
+        self._reconciling = False
+        self._ending: dict[str, threading.Thread] = {}
+        self._told: dict[tuple[str, str], float] = {}
         self.typing = Turns("Typing", self._show_typing)
 
     def start(self, deliver: Deliver) -> None:
@@ -84,9 +89,8 @@ class Exchange:
         """The outbox has news."""
         for line in self._living():
             line.delivery.turns.poke()
-        served = tuple(line.channel.prefix for line in self._living())
         for reply in self._outbox.heads():
-            if not reply.jid.startswith(served) and reply.jid not in self._unserved:
+            if not (self._reconciling or self.serves(reply.jid) or reply.jid in self._unserved):
                 self._unserved.add(reply.jid)
                 log.error("No channel serves %s: replies wait in the outbox group=%s", reply.jid, reply.folder)
 
@@ -96,6 +100,7 @@ class Exchange:
             return
         tables, secrets = self._settings.config.channels, self._settings.environment.secrets
         wanted = {name: (dict(tables[name]), dict(secrets)) for name in tables if name in CHANNELS}
+        self._reconciling = True
         for name, line in list(self._lines.items()):
             if name != "local" and wanted.get(name) != line.made_of:
                 self._take_out_of_service(name)
@@ -112,6 +117,7 @@ class Exchange:
                         self._lines.pop(name, None)
                     self._changed(name, State("error", f"it cannot be used ({type(error).__name__}: {error})"))
         self._unserved.clear()
+        self._reconciling = False
         self.poke()
 
     def serves(self, jid: str) -> bool:
@@ -125,8 +131,19 @@ class Exchange:
         return channel.fetch(attachment)
 
     def settled(self) -> bool:
-        """Nothing is on its way out that could be sent."""
-        return not any(self.serves(reply.jid) for reply in self._outbox.heads())
+        """Nothing is on its way out that could be sent, and what waited at the platforms is in."""
+        sent = not any(self.serves(reply.jid) for reply in self._outbox.heads())
+        return sent and not self.behind()
+
+    def behind(self) -> list[str]:
+        """The channels that may still bring what was written before they were in service."""
+        waited_for = [one.channel for one in self._living() if one.channel.state.name in ("connecting", "connected")]
+        return [channel.prefix for channel in waited_for if not channel.caught_up]
+
+    def limit_of_files(self, jid: str) -> int:
+        """Bytes of a file that can be sent to a chat."""
+        channel = self._of(jid)
+        return channel.limits.file if channel is not None else 0
 
     def _living(self) -> list[Line]:
         with self._guard:
@@ -142,8 +159,14 @@ class Exchange:
 
     def _put_in_service(self, name: str, channel: Channel, made_of: object) -> None:
         assert self._deliver is not None
-        delivery = self._delivery_of(channel)
-        thread = threading.Thread(target=delivery.turns.run, name=f"delivery {name}", daemon=True)
+        delivery, before = self._delivery_of(channel), self._ending.pop(name, None)
+
+        def deliver() -> None:
+            if before is not None:
+                before.join()  # what it sends at this moment must not be sent twice
+            delivery.turns.run()
+
+        thread = threading.Thread(target=deliver, name=f"delivery {name}", daemon=True)
         with self._guard:
             self._lines[name] = Line(channel, delivery, thread, made_of)
 
@@ -153,6 +176,7 @@ class Exchange:
                 self._changed(name, state)
 
         channel.start(self._deliver, changed)
+        changed(channel.state)
         thread.start()
 
     def _take_out_of_service(self, name: str) -> None:
@@ -162,6 +186,8 @@ class Exchange:
         line.delivery.turns.halt()
         line.channel.stop()
         line.thread.join(JOIN_SECONDS)
+        if line.thread.is_alive():
+            self._ending[name] = line.thread
 
     def _changed(self, name: str, state: State) -> None:
         now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
@@ -169,11 +195,13 @@ class Exchange:
             before = self._states.get(name, {})
             if (before.get("state"), before.get("detail")) == (state.name, state.detail):
                 return
-            told = before.get("told", "") if state.name != "connected" else ""
-            self._states[name] = {"state": state.name, "detail": state.detail, "since": now, "told": told}
-            must_tell = state.name in ("error", "sign-in needed") and told != state.detail
+            self._states[name] = {"state": state.name, "detail": state.detail, "since": now}
+            # What comes and goes (two hosts on one token) is told once in a while, not each time.
+            key, moment = (name, state.detail), time.monotonic()
+            is_trouble = state.name in ("error", "sign-in needed")
+            must_tell = is_trouble and moment - self._told.get(key, -TELL_AGAIN_SECONDS) >= TELL_AGAIN_SECONDS
             if must_tell:
-                self._states[name]["told"] = state.detail
+                self._told[key] = moment
             self._save_states()
         if state.name == "connected":
             self.poke()

@@ -107,6 +107,7 @@ class Host:
             changed=lambda folder: self.dispatcher.changed(folder),
             living=lambda folder: self._living(folder),
             close=lambda folder: self._close(folder),
+            limit_of_files=self.exchange.limit_of_files,
         )
         self.scripts = ScriptDesks(self.office)
         self._reception = Reception(
@@ -198,7 +199,7 @@ class Host:
         """In the main chat; the log has it, too."""
         for group in self.settings.groups.values():
             if group.is_main:
-                text = f"Channel {name}: {state.name}. {state.detail}".strip()
+                text = f"Channel {name} at {datetime.now():%H:%M}: {state.name}. {state.detail}".strip()
                 self.dispatcher.say(group.folder, group.jid, f"channel-{name}", text)
 
     def _living(self, folder: str) -> str | None:

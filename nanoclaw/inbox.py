@@ -119,7 +119,8 @@ def _parse(group: Group, name: str, data: bytes, status: os.stat_result, now: fl
         raise intake.Unusable(f"timestamp: expected ISO 8601 like 2026-12-24T18:00:00Z, found {fields['timestamp']!r}")
     if not fields["text"].strip():
         raise intake.Unusable("its text is empty")
-    made = hashlib.sha256(f"{name}\0{status.st_ino}\0{status.st_mtime_ns}".encode("utf-8", "replace")).hexdigest()[:24]
+    about = f"{name}\0{status.st_ino}\0{status.st_mtime_ns}\0{status.st_ctime_ns}"
+    made = hashlib.sha256(about.encode("utf-8", "replace")).hexdigest()[:24]
     written = datetime.fromtimestamp(status.st_mtime, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     return Message(
         id=fields.get("id") or f"inbox-{made}",

@@ -7,6 +7,7 @@ comes attached is fetched into ``groups/<folder>/attachments/``, which a contain
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -27,6 +28,8 @@ log = logging.getLogger("nanoclaw")
 ATTACHMENT_BYTES = 50_000_000
 FETCH_TRIES = 3
 """A network that fails so often in a row does not keep the text waiting any longer."""
+
+OUR_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 Fetch = Callable[[str, Mapping[str, Any]], Iterator[bytes]]
 
@@ -103,8 +106,10 @@ class Reception:
             if not error.permanent and self._failures[key] < FETCH_TRIES:
                 raise
             problem = str(error)
-        except (untrusted.Refused, FileNotFoundError) as error:  # FileNotFoundError: the container took it away
-            problem = str(error)
+        except (untrusted.Refused, OSError) as error:
+            if isinstance(error, OSError) and error.errno in OUR_DISK:
+                raise
+            problem = str(error)  # the container took it away, or broke its directory: no other chat waits for that
         else:
             self._failures.pop(key, None)
             return {**about, "path": f"attachments/{given}"}

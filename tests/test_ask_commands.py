@@ -53,7 +53,7 @@ class LivingHost:
 
     def _run(self) -> None:
         while not self._end.wait(0.005):
-            for path in self.home.ipc.glob("*/tasks/[!.]*.json"):
+            for path in [p for p in self.home.ipc.glob("*/*/[!.]*.json") if p.parent.name in ("messages", "tasks")]:
                 self._take(path)
 
     def _take(self, path: Path) -> None:

@@ -139,7 +139,7 @@ def test_a_group_that_became_main_gives_its_old_run_no_new_right(home: Home) -> 
         scene.parts.say("hello")
         runner = scene.start()
         save_main(scene, MAIN)
-        assert "for the main group only" in answer(_main_asks(scene, runner, "x.json"))["error"]
+        assert "only the main group" in answer(_main_asks(scene, runner, "x.json"))["error"]
         assert "stop" not in scene.engine.calls
     finally:
         scene.close()

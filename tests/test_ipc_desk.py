@@ -17,7 +17,7 @@ from nanoclaw.files import untrusted
 from nanoclaw.files.intake import EMPTY_SECONDS
 from nanoclaw.ipc import desk as desks
 from nanoclaw.ipc.desk import AT_ONCE, KINDS, Desk
-from nanoclaw.ipc.handlers import FILE_BYTES, Office
+from nanoclaw.ipc.handlers import Office
 from nanoclaw.ipc.policy import Asker
 from nanoclaw.ipc.scripts import ScriptDesks, handle_one
 from nanoclaw.paths import Home
@@ -437,7 +437,7 @@ def test_another_chat_is_for_main_only(place: Place) -> None:
     desk = place.agent()
     (messages(desk) / "x.json").write_text(json.dumps({**HI, "chatJid": "local:main", "groupFolder": "main"}))
     desk.turn(time.time())
-    assert "for the main group only" in answer(desk)["error"] and place.replies() == []
+    assert "only the main group" in answer(desk)["error"] and place.replies() == []
     assert place.asked(HI, "main")["ok"] and place.replies() == [("local:team", "hi")]
     said = place.asked({**HI, "chatJid": "local:nobody"}, "main", "y.json")
     assert "local:nobody is no registered chat" in said["error"] and "main, team" in said["error"]
@@ -494,7 +494,7 @@ def test_groups_are_listed_to_main_as_a_whole_to_others_in_part(place: Place) ->
         "tg:7",
     ]
     assert [g["jid"] for g in place.asked({"type": "list_groups"})["groups"]] == ["local:team"]
-    assert "main group only" in place.asked({"type": "refresh_groups"}, name="y.json")["error"]
+    assert "only the main group" in place.asked({"type": "refresh_groups"}, name="y.json")["error"]
     assert not (place.home.ipc / "team" / "available_groups.json").exists()
     assert place.asked({"type": "refresh_groups"}, "main", "y.json")["ok"]
     listed = json.loads((place.home.ipc / "main" / "available_groups.json").read_bytes())
@@ -517,7 +517,7 @@ def folder(place: Place, tmp_path: Path) -> Path:
     os.link(tmp_path / "secret", folder / "hard")
     os.mkfifo(folder / "fifo")
     with (folder / "huge").open("wb") as file:
-        file.truncate(FILE_BYTES + 1)
+        file.truncate(Office.limit_of_files("local:team") + 1)
     return folder
 
 

@@ -275,7 +275,7 @@ def test_beside_a_host_or_another_poller_it_does_not_poll(
     lock.release()
     api.conflict = True
     code, out, _ = setup(monkeypatch, capsys, "--chat", "telegram", answers="\n")
-    assert code == 0 and "Another program reads this bot's messages" in out
+    assert code == 0 and "what else reads this bot's messages" in out
 
 
 def test_telegram_out_of_reach_shows_no_token(fresh: Home, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:

@@ -82,11 +82,16 @@ def test_messages_come_in_with_all_that_the_host_wants_to_know(host: Host) -> No
     quoted = {"message_id": 5, "chat": {"id": -1001}, "from": author, "caption": "x" * 2000}
     host.server.message(-1001, f"@{BOT['username'].upper()} help", user=43, reply_to_message=quoted)
     private, group = host.wait_messages(2)
-    assert (private.id, private.jid, private.sender, private.sender_name) == (str(first), "tg:42", "42", "Ann")
+    assert (private.id, private.jid, private.sender, private.sender_name) == (
+        f"{first}@{BOT['id']}",
+        "tg:42",
+        "42",
+        "Ann",
+    )
     assert private.timestamp == "2026-09-21T14:13:20+00:00"
     assert (private.addressed, private.is_bot, private.from_me, private.reply_to) == (False, False, False, None)
     assert group.addressed and group.jid == "tg:-1001"
-    assert group.reply_to == {"id": "5", "sender_name": "Bo Li", "text": "x" * 1000}
+    assert group.reply_to == {"id": f"5@{BOT['id']}", "sender_name": "Bo Li", "text": "x" * 1000}
     assert host.chats == ["Ann", "Group 1001"]
     assert host.server.calls("getUpdates")[0]["allowed_updates"] == ["message"]
 
@@ -172,7 +177,7 @@ def test_the_offset_is_stored_after_the_messages_and_used_by_the_next_host(host:
     host.server.message(42, "one")
     host.wait_messages(1)
     last = wait_for(lambda: read_json(host.state_file), 5, "the offset on disk")
-    assert seen == [None] and last == {"bot": BOT["id"], "offset": 1002}
+    assert seen == [None] and last == {"bot": BOT["id"], "api_url": host.server.url, "offset": 1002}
     host.channel.stop()
     host.server.message(42, "two")
     host.restart()
@@ -298,8 +303,8 @@ def test_stopping_abandons_the_poll_and_what_it_brings(host: Host) -> None:
 
 
 def test_a_reply_is_formatted_and_quotes_only_in_groups(host: Host) -> None:
-    sent_id = host.channel.send(out("**a** < `b`", quote="7"))
-    host.channel.send(out("in a group", jid="tg:-1001", quote="7"))
+    sent_id = host.channel.send(out("**a** < `b`", quote=f"7@{BOT['id']}"))
+    host.channel.send(out("in a group", jid="tg:-1001", quote=f"7@{BOT['id']}"))
     host.channel.send(out("of the inbox", jid="tg:-1001", quote="inbox-7"))
     private, group, other = host.server.sent
     assert sent_id == str(private["message_id"])
@@ -351,7 +356,7 @@ def test_an_address_that_is_none_fails_for_good(host: Host, jid: str) -> None:
 def test_files_go_with_their_caption_and_pictures_as_pictures(host: Host, tmp_path: Path) -> None:
     path = tmp_path / "x"
     path.write_bytes(b"\r\n--\x00data\r\n")
-    host.channel.send(out("*the* report", file=path, file_name="Bericht ä.pdf", jid="tg:-5", quote="3"))
+    host.channel.send(out("*the* report", file=path, file_name="Bericht ä.pdf", jid="tg:-5", quote=f"3@{BOT['id']}"))
     host.channel.send(out("", file=path, file_name="a.PNG"))
     host.server.fail("sendPhoto", 400, "Bad Request: PHOTO_INVALID_DIMENSIONS")
     host.channel.send(out("tall", file=path, file_name="b.jpg"))

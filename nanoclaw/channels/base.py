@@ -104,5 +104,9 @@ class Channel(Protocol):
     @property
     def state(self) -> State: ...
 
+    @property
+    def caught_up(self) -> bool:
+        """What was written before the start is handed in (``run --once`` waits for that)."""
+
     def stop(self) -> None:
         """Let the threads end; returns within 2 s."""

@@ -28,6 +28,7 @@ class LocalChannel:
     takes_keys = True
     limits = Limits(file=1_000_000_000)
     state = State("connected")
+    caught_up = True
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory

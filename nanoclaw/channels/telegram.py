@@ -47,13 +47,13 @@ class TelegramChannel:
         self._token_problem = ""
         if not Api.is_token(token):
             self._token_problem = "this is no bot's token" if token else "no token"
-        self._api = Api(
-            connection.settings.get("api_url", "https://api.telegram.org"), "none" if self._token_problem else token
-        )
+        self._url = connection.settings.get("api_url", "https://api.telegram.org")
+        self._api = Api(self._url, "none" if self._token_problem else token)
         self._sender = Sender(self._api, self._token_problem)
         self._file = JsonFile(connection.state_file)
         self._state = State("connecting")
         self._told: str | None = None
+        self.caught_up = False
         self._failures = 0
         self._held_up = 0
         self._bot: Bot | None = None
@@ -112,6 +112,7 @@ class TelegramChannel:
                 break
         if self._offset != before:
             self._keep_offset()
+        self.caught_up = self.caught_up or not updates
         if not stored or (updates and self._offset == before):
             self._held_up += 1
             return _pause(self._held_up)
@@ -131,8 +132,8 @@ class TelegramChannel:
         except (OSError, UserError) as error:
             log.warning("Telegram starts without its offset: %s", error)
             kept = {}
-        offset = kept.get("offset")
-        self._offset = offset if kept.get("bot") == bot.id and type(offset) is int else None
+        offset, same = kept.get("offset"), (kept.get("bot"), kept.get("api_url")) == (bot.id, self._url)
+        self._offset = offset if same and type(offset) is int else None
         self._bot = bot
 
     def _poll(self) -> list[Any]:
@@ -159,6 +160,9 @@ class TelegramChannel:
             return True
         try:
             found = self._read(cleaned(update))
+        except FetchFailed as error:
+            log.info("channel=telegram: %s", error)
+            return False
         except Exception as error:  # whatever a stranger sent must not stop the others
             bug = not isinstance(error, Malformed | RecursionError)
             log.warning("Passed over a malformed update channel=telegram update=%d: %s", number, error, exc_info=bug)
@@ -172,7 +176,7 @@ class TelegramChannel:
                 text = "Message not stored, asked for again channel=telegram update=%d: %s"
                 log.error(text, number, error, exc_info=bug)
             return False
-        self._offset = max(self._offset or 0, number + 1)
+        self._offset = number + 1  # they come in order; after a quiet week they begin anew at any number
         return True
 
     def _read(self, update: dict[str, Any]) -> tuple[Message, str] | None:
@@ -185,13 +189,15 @@ class TelegramChannel:
         try:
             self._api.call("sendMessage", {"chat_id": chat, "text": answer}, read=10.0)
         except TelegramError as error:
+            if error.retry_after is not None:
+                raise FetchFailed(f"/chatid is answered later: {error}") from None
             log.warning("/chatid not answered channel=telegram: %s", error)
         return None
 
     def _keep_offset(self) -> None:
         assert self._bot is not None
         try:
-            self._file.write({"bot": self._bot.id, "offset": self._offset})
+            self._file.write({"bot": self._bot.id, "api_url": self._url, "offset": self._offset})
         except (OSError, UserError) as error:
             # Harmless while we live; a restart gets some messages again, and the host knows them.
             log.warning("Telegram's offset not stored: %s", error)

@@ -17,6 +17,9 @@ import requests
 
 CONNECT_SECONDS = 10.0
 READ_SECONDS = 60.0
+DOWNLOAD_SECONDS = 15.0
+LONGEST_WAIT = 3600.0
+"""What Telegram asks us to wait is believed up to this many seconds."""
 MAX_DOWNLOAD = 20 << 20
 """Bytes of the largest file that the API gives to bots."""
 
@@ -66,7 +69,7 @@ class Api:
 
     def download(self, file_path: str) -> Iterator[bytes]:
         """The content of a file that getFile named, in pieces; raises TelegramError, also between two pieces."""
-        response = self._request("GET", f"/file/bot{self._token}/{file_path}", READ_SECONDS, {"stream": True})
+        response = self._request("GET", f"/file/bot{self._token}/{file_path}", DOWNLOAD_SECONDS, {"stream": True})
         with response:
             if response.status_code != 200:
                 raise TelegramError(f"the file cannot be had (HTTP {response.status_code})", response.status_code)
@@ -123,7 +126,7 @@ class Api:
         raise TelegramError(
             self._masked(str(answer.get("description", "no reason given")).replace("\n", " ")[:300]),
             code if isinstance(code, int) else status,
-            max(0.0, float(wait)) if isinstance(wait, int | float) else None,
+            min(max(0.0, float(wait)), LONGEST_WAIT) if isinstance(wait, int | float) else None,
             migrated if isinstance(migrated, int) else None,
         )
 

@@ -49,6 +49,11 @@ class Bot:
     name: str
 
 
+def message_id(number: int, bot: Bot) -> str:
+    """In private chats each bot counts for itself, so the number alone would take another bot's messages for known."""
+    return f"{number}@{bot.id}"
+
+
 def need(table: Table, key: str, kind: type[T]) -> T:
     """A field that must be there; raises Malformed."""
     value = table.get(key)
@@ -76,14 +81,14 @@ def parse(message: Table, bot: Bot) -> tuple[Message, str] | None:
     except (OverflowError, OSError, ValueError) as error:
         raise Malformed(f"date: {error}") from None
     found = Message(
-        id=str(need(message, "message_id", int)),
+        id=message_id(need(message, "message_id", int), bot),
         jid=f"tg:{need(chat, 'id', int)}",
         sender=sender,
         sender_name=sender_name,
         text=text,
         timestamp=time,
         is_bot=is_bot,
-        reply_to=_quoted(message),
+        reply_to=_quoted(message, bot),
         attachments=tuple(attachments),
         addressed=re.match(rf"\s*@{re.escape(bot.name)}\b", text, re.IGNORECASE) is not None,
     )
@@ -165,13 +170,13 @@ def _in_words(message: Table) -> str:
     return ""
 
 
-def _quoted(message: Table) -> dict[str, str] | None:
+def _quoted(message: Table, bot: Bot) -> dict[str, str] | None:
     quoted = may(message, "reply_to_message", dict, {})
     if not quoted or "forum_topic_created" in quoted:  # each message of a forum's topic "replies" to its creation
         return None
     text = may(may(message, "quote", dict, {}), "text", str, "") or _content(quoted)[0]
     return {
-        "id": str(need(quoted, "message_id", int)),
+        "id": message_id(need(quoted, "message_id", int), bot),
         "sender_name": _author(quoted)[1],
         "text": text[:MAX_QUOTED],
     }

@@ -39,8 +39,8 @@ class Sender:
         if self._token_problem:
             raise SendFailed(f"{self._token_problem}: {TOKEN_CURE}")
         parameters: dict[str, Any] = {"chat_id": chat}
-        if chat < 0 and message.quote and re.fullmatch(r"[0-9]{1,18}", message.quote):
-            parameters["reply_parameters"] = {"message_id": int(message.quote), "allow_sending_without_reply": True}
+        if chat < 0 and (quote := re.fullmatch(r"([0-9]{1,18})@[0-9]+", message.quote or "")):
+            parameters["reply_parameters"] = {"message_id": int(quote[1]), "allow_sending_without_reply": True}
         text = without_lone_surrogates(message.text)
         try:
             if message.file is not None:

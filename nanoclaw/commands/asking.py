@@ -83,8 +83,9 @@ def ask(home: Home, folder: str, request: dict[str, Any]) -> dict[str, Any]:
     from nanoclaw.ipc import scripts  # before the lock: a host that starts meanwhile shall not find it held for long
 
     directory = home.ipc / check_folder(folder)
+    box = "messages" if request["type"] == "message" else "tasks"  # in the order of what scripts dropped there
     name = f"cli-{uuid.uuid4()}.json"
-    path, answer = directory / "tasks" / name, directory / "answers" / name
+    path, answer = directory / box / name, directory / "answers" / name
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     write_json(path, request)
     deadline = time.monotonic() + ANSWER_SECONDS

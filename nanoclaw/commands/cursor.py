@@ -9,7 +9,9 @@ from typing import Any
 
 from nanoclaw.commands.asking import ask, clock
 from nanoclaw.commands.output import Result
+from nanoclaw.config.senders import CLOSED, Senders, load_senders
 from nanoclaw.config.settings import load_config
+from nanoclaw.config.strict import FileProblems
 from nanoclaw.errors import UserError
 from nanoclaw.files.atomic import BrokenFile
 from nanoclaw.files.locks import Locks
@@ -26,20 +28,30 @@ def show(home: Home, arguments: argparse.Namespace) -> Result:
     """The value: one object a group: ``folder``, ``jid``, ``cursor`` (false: none yet, it will stand behind the
     assistant's last answer), ``handed``, ``done`` and ``last`` (seqs), ``waiting`` (messages that wake the agent),
     ``context`` (messages that do not), ``retry``, ``said``, ``note``; or ``problem``."""
-    config = load_config(home.config_file)
+    settings = load_config(home.config_file), _senders(home)
     groups = [registry.choose(home, arguments.folder)] if arguments.folder else registry.load_all(home)[0]
     cursors, transcripts = Cursors(home, Locks()), Transcripts(home, Locks())
     found = []
     for group in groups:
         try:
-            found.append(_look(home, group, config, cursors, transcripts))
+            found.append(_look(home, group, settings, cursors, transcripts))
         except (BrokenFile, OSError) as error:
             found.append({"folder": group.folder, "problem": str(error)})
     shown = clock(home)
     return Result(found, "\n".join(_words(one, shown) for one in found) or "No group is registered.")
 
 
-def _look(home: Home, group: Group, config: Config, cursors: Cursors, transcripts: Transcripts) -> dict[str, Any]:
+def _senders(home: Home) -> Senders:
+    try:
+        return load_senders(home.sender_allowlist)
+    except FileProblems:
+        return CLOSED
+
+
+def _look(
+    home: Home, group: Group, settings: tuple[Config, Senders], cursors: Cursors, transcripts: Transcripts
+) -> dict[str, Any]:
+    config, senders = settings
     stored = cursors.get(group.folder)
     known = stored is not None and stored.jid in (None, group.jid)
     cursor = stored if stored is not None and known else Cursor(jid=group.jid)
@@ -48,7 +60,7 @@ def _look(home: Home, group: Group, config: Config, cursors: Cursors, transcript
         if not known and (own := transcripts.last_where_run(group.jid)):
             cursor = Cursor(jid=group.jid, place=Position(own.seq), done=own.seq)
         pending = Pending(transcripts)
-        pending.refresh(group, config, cursor)
+        pending.refresh(group, config, cursor, senders)
         batch = pending.batch(cursor)
         waiting = len(batch.wakers) if batch else 0
         last = transcripts.last(group.jid).seq

@@ -25,6 +25,7 @@ CHECKS: dict[str, Check] = {
     "mounts": home_checks.check_mounts_allowed,
     "host": home_checks.check_host,
     "channels": channels.check_channels,
+    "undelivered": channels.check_undelivered,
     "requests": channels.check_requests,
 }
 

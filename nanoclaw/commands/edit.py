@@ -55,7 +55,10 @@ def _edit(home: Home, path: Path, check: Callable[[bytes], object]) -> Result:
                 if not problems:
                     if not path.exists() or path.read_bytes() != before:
                         raise _kept(f"{path} was changed by somebody else meanwhile; nothing was saved.", draft)
-                    registry.save(path, after)
+                    try:
+                        registry.save(path, after)
+                    except OSError as error:
+                        raise _kept(f"{path}: {error.strerror}; nothing was saved.", draft) from None
                     shutil.rmtree(draft.parent)
                     return Result({"path": str(path), "changed": True}, f"{path}: saved")
             print("\n".join([*problems, "Go on editing? [Y/n] "]), end="", file=sys.stderr, flush=True)

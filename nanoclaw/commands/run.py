@@ -73,4 +73,6 @@ def _until_settled(host: Host, stop: threading.Event) -> None:
             return
         undelivered_since = undelivered_since or time.monotonic()
         if time.monotonic() > undelivered_since + UNDELIVERED_SECONDS:
+            if behind := host.exchange.behind():
+                print(f"nanoclaw: no answer of {', '.join(behind)}: what was written there waits.", file=sys.stderr)
             return

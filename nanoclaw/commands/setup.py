@@ -63,8 +63,8 @@ class Setup:
                 self.say(f"  expected {error}")
         return default
 
-    def confirm(self, question: str) -> bool:
-        return self.ask(question, "Y/n") in ("Y/n", "Y", "y", "yes")
+    def confirm(self, question: str, yes: bool = True) -> bool:
+        return self.ask(question, "y/N" if not yes else "Y/n").lower() in (("y/n", "y", "yes") if yes else ("y", "yes"))
 
     def secret(self, question: str) -> str:
         """A secret in one word, "" for none. It is not shown."""
@@ -94,7 +94,7 @@ class Setup:
 
     def keeps(self, path: Path) -> bool:
         """Is the file there to stay? Then say so."""
-        if not path.exists() or self.force:
+        if not os.path.lexists(path) or self.force:
             return False
         self.note_kept(path)
         return True
@@ -218,9 +218,11 @@ def _first_chat(setup: Setup, chat: str | None) -> None:
         if found and main and main.jid != jid:
             setup.next.append(f"python3 nanoclaw.py groups set {folder} jid={jid}  # makes that chat the main one")
     else:
-        if path.exists():
+        if main:
             registry.change(setup.home, folder, {"jid": jid, "name": name, "is_main": "true"})
         else:
+            if os.path.lexists(path):  # --force, and it is broken
+                registry.remove(setup.home, folder)
             registry.register(setup.home, folder, {"jid": jid, "name": name, "is_main": True})
         setup.note_written(path)
     assistant = load_config(setup.home.config_file).assistant_name

@@ -87,7 +87,8 @@ def _token(setup: Setup, url: str) -> tuple[str, str]:
             token = setup.secret("Token:")
             continue
         try:
-            bot = _shown(_call(url, token, "getMe").get("username"))
+            me = _call(url, token, "getMe")
+            bot = _shown(me.get("username") if isinstance(me, dict) else "")
             break
         except _Refused as refused:
             unknown = refused.code in (401, 404)
@@ -111,13 +112,15 @@ def _first_chat(setup: Setup, url: str, token: str, bot: str) -> tuple[str, str]
             updates = _call(url, token, "getUpdates", timeout=int(min(left, POLL_SECONDS)), allowed_updates=["message"])
         except _Refused as refused:
             if refused.code == 409:
-                setup.say("Another program reads this bot's messages; stop it, or make another bot.")
+                setup.say(f"{refused}. Stop what else reads this bot's messages (or its webhook), or make another bot.")
                 return None
             updates = []
         fresh = [person for person in map(_person, updates) if person and person[0] not in seen]
         for sender, name in fresh:
             seen.add(sender)
-            if setup.confirm(f"{name} (tg:{sender}) wrote. Make this chat the main group?"):
+            if setup.confirm(
+                f"{name} (tg:{sender}) wrote. Is that you, to be the owner, with this chat as main?", yes=False
+            ):
                 return sender, name
         if not fresh:
             pause.wait(min(1.0, left))  # what is not confirmed comes again at once

@@ -9,7 +9,7 @@ Limits: a sender's id is what the platform says it is; e-mail addresses, for one
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -39,6 +39,13 @@ class Senders:
     log_denied: bool = True
     closed: bool = False
 
+    def narrowed(self) -> Senders:
+        """What holds while the file is broken: whom it kept out stays out, and whom it let in as one of everybody may
+        be the one it was to keep out now. Nobody who was named is shut out, nothing is dropped that was not."""
+        chats = {jid: replace(rule, allow=rule.allow or frozenset()) for jid, rule in self.chats.items()}
+        default = replace(self.default, allow=self.default.allow or frozenset())
+        return replace(self, default=default, chats=chats, closed=True)
+
     def why_denied(self, message: Message, config: Config) -> tuple[str, Mode] | None:
         """None if the sender may wake the agent, else the reason and what becomes of the message. Owners and the
         assistant itself always may."""
@@ -47,7 +54,7 @@ class Senders:
             return None
         if is_owner(message, config) or (message.is_bot and message.run is not None):
             return None
-        if self.closed:
+        if self.closed and not rule.allow:
             return "the sender allowlist is broken: only owners may wake the agent until it is mended", rule.mode
         return f"sender {message.sender} is not in the allowlist for {message.jid}", rule.mode
 

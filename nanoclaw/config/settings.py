@@ -75,16 +75,26 @@ def load_group(path: Path, content: bytes | None = None) -> Group:
 
 
 def check_groups(
-    groups: Sequence[Group], directory: Path = Path("state/groups"), established: Collection[str] = ()
+    groups: Sequence[Group],
+    directory: Path = Path("state/groups"),
+    established: Collection[str] = (),
+    in_force: Collection[Group] = (),
 ) -> list[tuple[Group, Problem]]:
-    """Which groups cannot stand beside the others, and why: an established folder (one that has a cursor) stays, else
-    the first by file name; later ones are refused. A refused group refuses nobody else.
+    """Which groups cannot stand beside the others, and why: whose address and rank are in force already stays, then an
+    established folder (one that has a cursor), then "main", then the first by file name; later ones are refused. A
+    refused group refuses nobody else.
     """
+    held = {(group.folder, group.jid, group.is_main) for group in in_force}
+
+    def order(group: Group) -> tuple[object, ...]:
+        here = (group.folder, group.jid, group.is_main) in held
+        return (not here, group.folder not in established, group.folder != "main", group.folder)
+
     folders: dict[str, str] = {}
     jids: dict[str, str] = {}
     main = ""
     refused = []
-    for group in sorted(groups, key=lambda group: (group.folder not in established, group.folder)):
+    for group in sorted(groups, key=order):
         if other := folders.get(group.folder.casefold()):
             reason = f"the folder differs only in case from {other!r}; rename the file"
         elif other := jids.get(group.jid):

@@ -31,6 +31,8 @@ def check_channels(situation: Situation) -> list[Finding]:
 
 
 def _no_secret(name: str, situation: Situation) -> Finding | None:
+    if name not in CHANNELS:
+        return None  # one without a secret
     _, key, example = CHANNELS[name]
     if situation.environment is None:
         return Finding("channels", "skipped", f"{name}: not checked: .env is refused")
@@ -57,7 +59,7 @@ def _connection(name: str, state: object, lives: bool, situation: Situation) -> 
 
 def _not_served(config: Config, situation: Situation) -> list[Finding]:
     findings = []
-    served = ("local:", *(CHANNELS[name][0] for name in config.channels))
+    served = ("local:", *(CHANNELS[name][0] if name in CHANNELS else f"{name}:" for name in config.channels))
     for group in situation.groups:
         if group.jid.startswith(served):
             continue
@@ -69,6 +71,16 @@ def _not_served(config: Config, situation: Situation) -> list[Finding]:
                 cure = f"printf '\\n[channels.{name}]\\n' >> {quote(str(situation.home.config_file))}"
         findings.append(Finding("channels", "warning", f"{group.folder}: no channel serves {group.jid}", cause, cure))
     return findings
+
+
+def check_undelivered(situation: Situation) -> list[Finding]:
+    """Replies that their channel refused for good, with the reason in each file."""
+    failed = situation.home.outbox / "failed"
+    number = len(list(failed.glob("[!.]*.json")))
+    if not number:
+        return [Finding("undelivered", "ok", "no reply was refused")]
+    cure = f"grep -h reason {quote(str(failed))}/*.json"
+    return [Finding("undelivered", "warning", f"{number} not delivered", "their channel refused them", cure)]
 
 
 def check_requests(situation: Situation) -> list[Finding]:

@@ -85,8 +85,10 @@ def check_groups_registered(situation: Situation) -> list[Finding]:
     for group in groups:
         if group.is_main:
             return [Finding("groups", "ok", f"{count}, {group.folder} is main")]
-    cure = f"${{EDITOR:-vi}} {quote(str(situation.home.group_file(groups[0].folder)))}"
-    return [Finding("groups", "warning", f"{count}, none is main", "no group's file says is_main = true", cure)]
+    cause = (
+        f"no group's file says is_main = true; choose the chat that you trust: {', '.join(g.folder for g in groups)}"
+    )
+    return [Finding("groups", "warning", f"{count}, none is main", cause, "python3 nanoclaw.py edit group FOLDER")]
 
 
 def check_mounts_allowed(situation: Situation) -> list[Finding]:

@@ -40,13 +40,18 @@ def fsync_directory(path: Path) -> None:
         os.close(fd)
 
 
+def _draft(path: Path) -> Path:
+    """A dotfile beside a file, with a name of its own that is never too long."""
+    return path.with_name(f".{path.name[:40]}.{os.getpid()}.{time.monotonic_ns()}")
+
+
 @contextmanager
 def replacing(path: Path, mode: int = 0o600, durable: bool = True) -> Iterator[BinaryIO]:
     """Yield a draft to write to; it becomes ``path`` when the block ends well, and vanishes when it does not.
 
     ``durable=False`` leaves out the directory's fsync, for callers that make several names durable at once.
     """
-    draft_path = path.with_name(f".{path.name}.{os.getpid()}.{time.monotonic_ns()}")
+    draft_path = _draft(path)
     fd = os.open(draft_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:
         with os.fdopen(fd, "wb") as draft:
@@ -79,9 +84,13 @@ def write_plain(path: Path, data: bytes, mode: int = 0o600) -> None:
 
 def write_volatile(path: Path, data: bytes, mode: int = 0o600) -> None:
     """Replace a file whole, without waiting for the disk: what may be lost with the machine's power."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}.{time.monotonic_ns()}")
-    write_plain(draft, data, mode)
-    os.rename(draft, path)
+    draft = _draft(path)
+    try:
+        write_plain(draft, data, mode)
+        os.rename(draft, path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
 
 
 def json_bytes(value: Any) -> bytes:

@@ -14,7 +14,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from nanoclaw.errors import UserError
@@ -75,7 +75,8 @@ def editing(path: Path, wait: float = 5.0) -> Iterator[None]:
     lock = path.with_name(f".{path.name}.lock")
     try:
         with FileLock(lock, timeout=wait, mode=0o600):
-            lock.write_text(str(os.getpid()))
+            with suppress(OSError):  # a full disk: nobody learns who, but the lock holds
+                lock.write_text(str(os.getpid()))
             yield
     except Timeout:
         pid = lock.read_text().strip() or "?"

@@ -12,6 +12,7 @@ import logging
 import os
 import sys
 import threading
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -30,6 +31,8 @@ from watchdog.events import (
 )
 
 log = logging.getLogger("nanoclaw")
+# watchdog warns when it takes up a directory that it saw appear and was told of, too: harmless.
+warnings.filterwarnings("ignore", "Callback with id", RuntimeWarning)
 
 # Only Linux tells when a writer closed a file.
 _WRITTEN = [FileClosedEvent] if sys.platform == "linux" else [FileCreatedEvent, FileModifiedEvent]

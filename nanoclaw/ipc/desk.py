@@ -61,7 +61,12 @@ class Desk:
             with ExitStack() as opened:
                 try:
                     fd = opened.enter_context(untrusted.directory(self.directory / kind))
-                except (FileNotFoundError, untrusted.Refused):
+                except FileNotFoundError:
+                    continue
+                except untrusted.Refused as error:
+                    if (kind, 0) not in self._passed:
+                        self._passed.add((kind, 0))
+                        log.error("IPC requests of %s are not read: %s", self.directory / kind, error)
                     continue
                 waits = self._take_all(fd, kind, now, final)
             if waits is not None:
@@ -113,8 +118,9 @@ class Desk:
         return True
 
     def _identity(self, name: str, status: os.stat_result) -> str:
-        """The same at each try, another one for each file."""
-        about = f"{self.folder}\0{name}\0{status.st_ino}\0{status.st_mtime_ns}".encode("utf-8", "replace")
+        """The same at each try, another one for each file: inodes and times come again where scripts copy."""
+        times = f"{status.st_mtime_ns}\0{status.st_ctime_ns}"
+        about = f"{self.folder}\0{name}\0{status.st_ino}\0{times}".encode("utf-8", "replace")
         return f"{self.run or 'script-' + self.folder}-ipc-{hashlib.sha256(about).hexdigest()[:16]}"
 
     def _refuse(self, fd: int, kind: str, name: str, status: os.stat_result, reason: str, data: bytes | None) -> None:
@@ -139,10 +145,13 @@ class Desk:
         with suppress(OSError, ValueError):  # nobody may be held up by an answer that cannot be written
             self.answers.mkdir(exist_ok=True, mode=0o755)
             write_volatile(self.answers / name, json_bytes(answer), 0o644 if self.run else 0o600)
+            if not self._ours:
+                found = sorted(os.scandir(self.answers), key=lambda entry: entry.stat().st_mtime_ns)
+                self._ours.extend(entry.name for entry in found if entry.name != name)
             if name in self._ours:
                 self._ours.remove(name)
             self._ours.append(name)
-            if len(self._ours) > ANSWERS:
+            while len(self._ours) > ANSWERS:
                 (self.answers / self._ours.popleft()).unlink(missing_ok=True)
 
 

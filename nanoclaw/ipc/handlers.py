@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from nanoclaw import router
+from nanoclaw.config.settings import load_group
 from nanoclaw.errors import UserError
 from nanoclaw.files import untrusted
 from nanoclaw.files.atomic import BrokenFile, read_json, replacing
@@ -33,14 +34,14 @@ from nanoclaw.stores.sessions import Sessions
 from nanoclaw.stores.settings import Settings
 from nanoclaw.stores.transcripts import Position, Transcripts
 
-FILE_BYTES = 100_000_000
 NOT_YET = "scheduled tasks are not there yet"
 
 
 @dataclass(frozen=True)
 class Office:
     """What handlers work with. ``delivery``: the outbox has news. ``changed``: a group may have work. ``living``:
-    the run that a group has now, if any; ``close``: let it end."""
+    the run that a group has now, if any; ``close``: let it end. ``limit_of_files``: bytes that can be sent to a
+    chat."""
 
     home: Home
     settings: Settings
@@ -55,6 +56,7 @@ class Office:
     changed: Callable[[str], None] = lambda folder: None
     living: Callable[[str], str | None] = lambda folder: None
     close: Callable[[str], None] = lambda folder: None
+    limit_of_files: Callable[[str], int] = lambda jid: 50_000_000
 
     def target(self, request: Request, asker: Asker) -> Group:
         """The group that a request is about. UserError: there is none."""
@@ -99,7 +101,7 @@ def _file(office: Office, request: Request, asker: Asker, identity: str) -> dict
         office.outbox.files.mkdir(parents=True, exist_ok=True, mode=0o700)
         try:
             with replacing(office.outbox.files / identity) as draft:
-                untrusted.copy_out(root, path, FILE_BYTES, draft)
+                untrusted.copy_out(root, path, office.limit_of_files(office.target(request, asker).jid), draft)
         except (untrusted.Refused, FileNotFoundError) as error:
             why = "there is no such file" if isinstance(error, FileNotFoundError) else str(error)
             raise UserError(f"path: {path!r} cannot be sent: {why}.", "Name a file in the group's folder.") from None
@@ -132,13 +134,12 @@ def _register_group(office: Office, request: Request, asker: Asker, identity: st
         values["container"] = table | ({"mounts": mounts} if mounts else {})
     office.settings.refresh()
     there = office.settings.groups.get(wanted["folder"])
-    if there is None or there.jid != wanted["jid"]:
+    if there is None or there != load_group(office.home.group_file(wanted["folder"]), registry.as_toml(values)):
         registry.register(office.home, wanted["folder"], values)
         name, user = office.settings.config.assistant_name, container_user(office.home)
         registry.make_folder(office.home, wanted["folder"], name, False, user)
         office.settings.refresh()
     office.changed(wanted["folder"])
-    snapshots.write(office.home, office.settings, office.chats)
     return {"folder": wanted["folder"], "note": "it was registered already" if there else "registered"}
 
 
@@ -207,11 +208,7 @@ def _run_again(office: Office, request: Request, asker: Asker, identity: str) ->
 HANDLERS: dict[str, Handler] = {
     "message": _message,
     "file": _file,
-    "schedule_task": _not_yet,
-    "update_task": _not_yet,
-    "pause_task": _not_yet,
-    "resume_task": _not_yet,
-    "cancel_task": _not_yet,
+    **dict.fromkeys(("schedule_task", "update_task", "pause_task", "resume_task", "cancel_task"), _not_yet),
     "list_tasks": _list_tasks,
     "register_group": _register_group,
     "refresh_groups": _refresh_groups,

@@ -46,5 +46,5 @@ def why_refused(kind: str, own: bool, asker: Asker) -> str | None:
     if who in ("script", "main script") and asker.run is not None:
         return f"{kind} is for the owner's commands and scripts, not for agents"
     if who in ("main", "main script") and not asker.is_main:
-        return f"{kind} for another chat or the house is for the main group only; this is {asker.folder}"
+        return f"{kind}: only the main group may act for other chats and groups; {asker.folder} is not the main group"
     return None

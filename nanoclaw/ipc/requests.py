@@ -105,9 +105,7 @@ FIELDS: dict[str, Keys] = {
         "taskId": values.text,
     },
     "update_task": {**_SCHEDULE, **_TASK},
-    "pause_task": _TASK,
-    "resume_task": _TASK,
-    "cancel_task": _TASK,
+    **dict.fromkeys(("pause_task", "resume_task", "cancel_task"), _TASK),
     "list_tasks": {},
     "register_group": {
         "jid": Required(values.jid),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 
 from nanoclaw.config.templates import CONFIG_TEMPLATE, GROUP_TEMPLATE
@@ -18,7 +19,7 @@ def make_home(home: Home) -> str:
     ):
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
     (home.groups / "global").mkdir(parents=True, exist_ok=True)
-    if not home.config_file.exists():
+    if not os.path.lexists(home.config_file):
         write_bytes(home.config_file, CONFIG_TEMPLATE.encode())
     if fresh:
         write_bytes(home.group_file("main"), GROUP_TEMPLATE.encode())

@@ -7,6 +7,7 @@ file stay. Limits: who edits by hand without ``edit`` is not locked out, only no
 from __future__ import annotations
 
 import difflib
+import logging
 import os
 import stat
 import tomllib
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nanoclaw.config.settings import check_groups, load_group
-from nanoclaw.config.strict import FileProblems
+from nanoclaw.config.strict import FileProblems, read_text
 from nanoclaw.config.templates import MAIN_MEMORY_TEMPLATE, MEMORY_TEMPLATE
 from nanoclaw.errors import UserError
 from nanoclaw.files.atomic import fsync_directory, write_bytes, write_plain
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 
 TEXT_KEYS = ("jid", "name", "trigger")
+
+log = logging.getLogger("nanoclaw")
 
 
 def files(home: Home) -> list[Path]:
@@ -105,21 +108,28 @@ def check(home: Home, folder: str, content: bytes) -> Group:
     return group
 
 
+def as_toml(values: dict[str, Any]) -> bytes:
+    """A new group's file; None: the key is left out."""
+    import tomli_w
+
+    return tomli_w.dumps({key: value for key, value in values.items() if value is not None}).encode()
+
+
 def register(home: Home, folder: str, values: dict[str, Any]) -> Path:
     """Make the file of a new group from its keys (None: left out); returns its path. UserError, one line:
     the folder cannot be one or is there (in other case, too), the chat or a main group is registered."""
-    import tomli_w
-
     path = home.group_file(check_folder(folder))
     home.group_files.mkdir(parents=True, exist_ok=True, mode=0o700)
     with editing(home.group_files):
         if path.exists():
             fix = f"See: python3 nanoclaw.py groups show {folder}"
             raise UserError(f"The group {folder!r} is registered already.", fix)
-        content = tomli_w.dumps({key: value for key, value in values.items() if value is not None}).encode()
+        content = as_toml(values)
         with _one_line():
             check(home, folder, content)
         write_bytes(path, content)
+    for box in (home.inbox / folder, home.ipc / folder / "messages", home.ipc / folder / "tasks"):
+        box.mkdir(parents=True, exist_ok=True, mode=0o700)
     return path
 
 
@@ -148,9 +158,9 @@ def change(home: Home, folder: str, changes: dict[str, str | None]) -> bool:
 def remove(home: Home, folder: str) -> Path:
     """Take a group's file out of force; returns where it is kept. All else stays. UserError: see ``change``."""
     path = home.group_file(folder)
-    find(home, folder)
-    with editing(path, wait=0.0), editing(home.group_files):
+    if not path.exists():
         find(home, folder)
+    with editing(path, wait=0.0), editing(home.group_files):
         kept = path.with_name(f".removed-{folder}-{datetime.now():%Y%m%d-%H%M%S-%f}.toml")
         path.rename(kept)
         fsync_directory(path.parent)
@@ -167,14 +177,18 @@ def make_folder(home: Home, folder: str, assistant_name: str, is_main: bool, use
     """Make groups/<folder>/ with the CLAUDE.md of a new agent, for ``user`` (uid, gid) where given and we are root.
     False: it is there already, and stays as it is. It appears whole, so no agent writes in it meanwhile.
 
-    state/CLAUDE.template.md, where a person put one, is used instead of the built-in text; ``{name}`` is the assistant.
+    state/CLAUDE.template.md, where a person put one that can be read, is used instead of the built-in text;
+    ``{name}`` is the assistant.
     """
     path = home.group_folder(folder)
     if os.path.lexists(path):
         return False
-    own = home.state / "CLAUDE.template.md"
-    template = MAIN_MEMORY_TEMPLATE if is_main else MEMORY_TEMPLATE
-    text = (own.read_text(encoding="utf-8") if own.exists() else template).replace("{name}", assistant_name)
+    try:
+        text = read_text(home.state / "CLAUDE.template.md")
+    except FileProblems as error:
+        log.error("The built-in CLAUDE.md is used: %s", error)
+        text = ""
+    text = (text or (MAIN_MEMORY_TEMPLATE if is_main else MEMORY_TEMPLATE)).replace("{name}", assistant_name)
     home.groups.mkdir(parents=True, exist_ok=True)
     draft = home.groups / f".new-{folder}-{uuid.uuid4().hex[:8]}"
     draft.mkdir(mode=0o700)

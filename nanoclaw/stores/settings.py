@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from nanoclaw.config.env import load_environment
-from nanoclaw.config.senders import CLOSED, EVERYBODY, Senders, load_senders
+from nanoclaw.config.senders import CLOSED, Senders, load_senders
 from nanoclaw.config.settings import check_groups, load_config, load_group
 from nanoclaw.config.strict import FileProblems
 from nanoclaw.errors import UserError
@@ -87,8 +87,7 @@ class Settings:
                 self.config = self._load(path, load_config, self.config)
             path = self._home.sender_allowlist
             if self._changed(path):
-                last_good = CLOSED if self.senders is EVERYBODY else self.senders
-                self.senders = self._load(path, load_senders, last_good)
+                self.senders = self._load(path, load_senders, self.senders.narrowed())
             self._refresh_groups(only)
             self._refresh_environment()
             return before != (self.config, self.groups, self.senders)
@@ -115,14 +114,21 @@ class Settings:
             elif (group := self._load(path, load_group, self._good.get(folder))) is not None:
                 self._good[folder] = group
         if touched:
-            groups = sorted(self._good.values(), key=lambda group: group.folder)
-            established = {path.stem for path in self._home.cursors.glob("*.json")} | set(self.groups)
-            refused = check_groups(groups, self._home.group_files, established)
-            for _, problem in refused:
-                log.error("Group refused: %s", problem)
-            self._problems[self._home.group_files] = tuple(problem for _, problem in refused)
-            outside = {group.folder for group, _ in refused}
-            self.groups = {group.folder: group for group in groups if group.folder not in outside}
+            self._settle(list(self._good.values()))
+
+    def _settle(self, groups: list[Group]) -> None:
+        """Put those in force that can stand side by side. One whose change cannot stays as it was."""
+        established = {path.stem for path in self._home.cursors.glob("*.json")} | set(self.groups)
+        before = list(self.groups.values())
+        refused = check_groups(groups, self._home.group_files, established, before)
+        for _, problem in refused:
+            log.error("Group refused: %s", problem)
+        self._problems[self._home.group_files] = tuple(problem for _, problem in refused)
+        outside = {group.folder for group, _ in refused}
+        standing = [group for group in groups if group.folder not in outside]
+        standing += [group for group in before if group.folder in outside]
+        still = {group for group, _ in check_groups(standing, self._home.group_files, established, before)}
+        self.groups = {g.folder: g for g in sorted(standing, key=lambda g: g.folder) if g not in still}
 
     def _saved(self) -> list[str]:
         try:
@@ -148,7 +154,8 @@ class Settings:
                 return last_good
             problems = error.problems if isinstance(error, FileProblems) else (Problem(str(path), 0, error.problem),)
             self._problems[path] = problems
-            good = "only owners may wake agents" if last_good is CLOSED else "the last good ones stay in force"
+            narrowed = isinstance(last_good, Senders)
+            good = "whom the allowlist does not name must wait" if narrowed else "the last good ones stay in force"
             for problem in problems:
                 log.error("Settings refused, %s: %s", good, problem)
             return last_good
@@ -174,7 +181,7 @@ class Settings:
     def _half_saved(self, path: Path) -> bool:
         try:
             return 0 <= time.time() - os.stat(path).st_mtime < SETTLE_SECONDS
-        except FileNotFoundError:
+        except OSError:
             return False
 
 
