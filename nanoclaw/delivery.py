@@ -118,7 +118,7 @@ class Delivery:
             return True
         log.warning("Reply not taken, trying again group=%s reply=%s: %s", reply.folder, reply.id, error)
         if error.retry_after is not None or out_of_service:
-            self._tries[reply.id] = (tries, now + (error.retry_after or RETRY_SECONDS[2]))
+            self._tries[reply.id] = (tries, now + (error.retry_after or RETRY_SECONDS[0]))
         else:
             self._tries[reply.id] = (tries + 1, now + RETRY_SECONDS[tries])
         return False

@@ -178,8 +178,7 @@ class Dispatcher:
         return max(0.05, min(due))
 
     def _settings_now(self) -> tuple[object, ...]:
-        settings = self._house.settings
-        return settings.config, settings.groups, settings.senders, settings.environment
+        return (now := self._house.settings).config, now.groups, now.senders, now.environment
 
     def _is_rescan_due(self, wall: float) -> bool:
         return wall >= self._next_rescan or wall < self._next_rescan - RESCAN_AT_MOST

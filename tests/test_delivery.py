@@ -74,12 +74,17 @@ class House:
         self.local = LocalChannel(self.home.local)
         outbox, transcripts = self.parts.outbox, self.parts.transcripts
         channels: tuple[Channel, ...] = (self.local, self.flaky)
-        made = [Delivery(outbox, transcripts, channel, self.parts.journal, lambda: "Andy") for channel in channels]
+        self.made = made = [
+            Delivery(outbox, transcripts, channel, self.parts.journal, lambda: "Andy") for channel in channels
+        ]
         self.delivery = Both(*made)
 
     def put(self, *ids: str, jid: str = "local:main") -> None:
         for reply_id in ids:
             self.parts.outbox.put(reply_id, jid, "main", f"text {reply_id}", WHEN, "run-1")
+
+    def put_text(self, reply_id: str, text: str) -> None:
+        self.parts.outbox.put(reply_id, "flaky:1", "main", text, WHEN, "run-1")
 
     def far_side(self, name: str = "main") -> list[str]:
         return [line["text"] for line in lines_of(self.home.local / f"{name}.jsonl")]
@@ -204,6 +209,25 @@ def test_a_long_reply_goes_in_parts_and_a_crash_repeats_no_delivered_part(house:
     assert house.near_side("flaky:1") == ["r-1"]
     (line, _), *_ = house.parts.transcripts.since("flaky:1", Position())
     assert (line.message.text, line.message.platform_id) == (text, "p4")
+
+
+def test_a_delivery_that_is_taken_out_of_service_ends_between_two_parts(house: House) -> None:
+    text = "\n".join(f"line {number} of a long reply" for number in range(3))
+    house.put_text("r-1", text)
+    take = house.flaky.send
+
+    def send(message: Outgoing) -> str:
+        house.made[1].turns.halt()
+        return take(message)
+
+    house.flaky.send = send  # type: ignore[method-assign]
+    house.delivery.turn(0.0)
+    assert house.flaky.asked == ["r-1.1"]
+    house.flaky.send = take  # type: ignore[method-assign]
+    house.restart()
+    house.delivery.turn(0.0)
+    assert house.flaky.asked == ["r-1.1", "r-1.1", "r-1.2", "r-1.3"] or house.flaky.asked == ["r-1.1", "r-1.2", "r-1.3"]
+    assert house.near_side("flaky:1") == ["r-1"]
 
 
 def test_a_file_goes_along_and_its_copy_goes_when_it_is_delivered(house: House) -> None:

@@ -261,3 +261,13 @@ def test_plain_echo_reaches_the_agent_while_the_thread_runs(box: Box, watcher: W
     finally:
         box.inbox.turns.halt()
         thread.join()
+
+
+def test_copies_that_keep_their_times_are_messages_of_their_own(box: Box) -> None:
+    path = box.directory / "again.txt"
+    for _ in range(5):
+        path.write_text("the same")
+        os.utime(path, (1_700_000_000.0,) * 2)
+        box.turn()
+        assert not path.exists()
+    assert box.texts() == ["the same"] * 5

@@ -647,3 +647,19 @@ def test_a_run_again(place: Place) -> None:
         assert why in place.asked({"type": "run_again", "run": run}, name=f"{why}.json")["error"]
     (place.parts.records.path(RUN) / "run.json").write_text("{}")
     assert "cannot be read" in place.asked({"type": "run_again", "run": RUN}, name="broken.json")["error"]
+
+
+def test_copies_that_keep_their_times_are_requests_of_their_own(place: Place) -> None:
+    """`cp -p` and tar restore the time, and a file system gives the inode of a gone file to the next one."""
+    for _ in range(5):
+        path = place.ask(HI)
+        os.utime(path, (1_700_000_000.0,) * 2)
+        assert place.take(path)["ok"] and not path.exists()
+    assert place.replies() == [("local:team", "hi")] * 5
+
+
+def test_registering_again_with_other_settings_is_refused(place: Place) -> None:
+    wanted = {"type": "register_group", "jid": "tg:-5", "name": "Fam", "folder": "fam", "trigger": "@X"}
+    assert place.asked(wanted, "main")["ok"] and place.asked(wanted, "main")["ok"], "a crash may repeat it"
+    assert "registered already" in place.asked({**wanted, "trigger": "@Y"}, "main")["error"]
+    assert "@X" in place.home.group_file("fam").read_text()

@@ -209,3 +209,15 @@ def test_known_chats_are_bounded(home: Home, monkeypatch: pytest.MonkeyPatch) ->
     (home.state / "chats.json").write_text(before)
     assert not known.saw("tg:9", "x", "tg", "2026-11-22T12:30:00Z"), "never in a message's way"
     assert (home.state / "chats.json").read_text() == before
+
+
+def test_a_broken_folder_costs_the_attachment_and_not_the_message(desk: Desk) -> None:
+    """Else one group's trouble would stop its platform: what was not stored comes again, and nothing behind it."""
+    folder = desk.home.groups / "main"
+    folder.parent.mkdir(exist_ok=True)
+    if folder.exists():
+        folder.rename(folder.with_name("away"))
+    folder.write_text("a file where the folder belongs")
+    desk.hand_in("look", attachments=(PHOTO,))
+    (line,) = desk.stored()
+    assert line["text"] == "look" and line["attachments"][0]["problem"] and "path" not in line["attachments"][0]

@@ -134,6 +134,20 @@ def test_a_bad_group_stands_alone(settings: Settings, home: Home) -> None:
     within(settings, lambda: not any("bad" in p.path for p in settings.problems), "the problem goes with its file")
 
 
+@pytest.mark.parametrize("text", [TEAM + "is_main = true\n", MAIN.replace("is_main = true\n", "")])
+def test_a_hand_edit_takes_neither_the_rank_nor_the_chat_of_main(settings: Settings, home: Home, text: str) -> None:
+    """Of two that want the same, the one in force stays, whatever its name; the other stays as it was."""
+    home.group_file("a").write_text(TEAM.replace("team", "a"))
+    settings.refresh()
+    before = dict(settings.groups)
+    assert before["main"].is_main and "a" in before
+    home.group_file("a").write_text(text.replace("team", "a"))
+    age(home.group_file("a"))
+    settings.refresh()
+    assert settings.groups == before
+    assert [os.path.basename(problem.path) for problem in settings.problems] == ["a.toml"]
+
+
 def test_the_first_reading_of_the_config_raises_and_of_a_group_does_not(home: Home) -> None:
     home.group_files.mkdir()
     home.group_file("main").write_text("jid = ")

@@ -49,7 +49,7 @@ class Settings:
         self._stamps[home.config_file] = _stamp(home.config_file)
         self.groups: dict[str, Group] = {}
         self.senders: Senders = CLOSED
-        self.unsettled = True
+        self.unsettled = self._odd_now = True
         """True while a file looks half-saved: refresh again after SETTLE_SECONDS."""
         self.refresh()
 
@@ -80,7 +80,7 @@ class Settings:
         there are. Who needs to know that another one was edited in place names none."""
         with self._lock:
             only = None if self.unsettled else folder
-            self.unsettled = False
+            self._odd_now = False
             before = (self.config, self.groups, self.senders)
             path = self._home.config_file
             if self._changed(path):
@@ -90,6 +90,7 @@ class Settings:
                 self.senders = self._load(path, load_senders, self.senders.narrowed())
             self._refresh_groups(only)
             self._refresh_environment()
+            self.unsettled = self._odd_now  # in one step: others look at it without the lock
             return before != (self.config, self.groups, self.senders)
 
     def _refresh_groups(self, only: str | None) -> None:
@@ -150,7 +151,7 @@ class Settings:
         except UserError as error:
             if self._half_saved(path):
                 self._stamps.pop(path, None)
-                self.unsettled = True
+                self._odd_now = True
                 return last_good
             problems = error.problems if isinstance(error, FileProblems) else (Problem(str(path), 0, error.problem),)
             self._problems[path] = problems
@@ -172,7 +173,7 @@ class Settings:
             # Editors empty a file, or move it away, in the midst of a save: believed when it stays so.
             since = self._odd.setdefault(path, time.monotonic())
             if time.monotonic() - since < SETTLE_SECONDS:
-                self.unsettled = True
+                self._odd_now = True
                 return False
         self._odd.pop(path, None)
         self._stamps[path] = stamp

@@ -51,9 +51,9 @@ def test_an_agent_is_told_that_another_chat_is_not_its_own(house: HomeUnderTest,
     house.start()
     house.drop("g", "tell main")
     (said,) = house.wait_said("g")
-    assert "The host refused" in said and "for the main group only" in said and house.said("main") == []
+    assert "The host refused" in said and "only the main group" in said and house.said("main") == []
     listed = json.loads(house.run("ipc", "errors", "list", "--json").stdout)
-    assert "for the main group only" in listed[0]["reason"]
+    assert "only the main group" in listed[0]["reason"]
 
 
 def test_a_script_that_echoes_a_request(house: HomeUnderTest) -> None:
