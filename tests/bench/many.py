@@ -77,8 +77,8 @@ def _served(household: Household) -> float:
     """Seconds until the last group's directories are there and its request is delivered."""
     start = time.perf_counter()
     folder = household.folders[-1]
-    answers = household.home.ipc / folder / "answers"
-    until(lambda: True if answers.is_dir() else None, DEADLINE, f"{answers}")
+    answers = household.home.ipc / folder / "current_tasks.json"
+    until(lambda: True if answers.exists() else None, DEADLINE, f"{answers}")
     before = household.delivered_bytes(folder)
     household.request(folder, "hello")
     household.await_delivery(folder, before)

@@ -52,7 +52,8 @@ def request_times(household: Household, folder: str, count: int) -> list[float]:
 
 
 def _answers(household: Household, folder: str) -> int:
-    return len(os.listdir(household.home.ipc / folder / "answers"))
+    answers = household.home.ipc / folder / "answers"
+    return len(os.listdir(answers)) if answers.exists() else 0
 
 
 def _settled(household: Household, folder: str, answered: int) -> None:
