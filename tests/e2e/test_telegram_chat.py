@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.conftest import living
-from tests.support.home import HomeUnderTest, Script, put
+from tests.support.home import KEY, HomeUnderTest, Script, put
 from tests.support.scripted_model import Gate, ToolUse, tool_results
 from tests.support.telegram_server import BOT, TelegramServer
 from tests.support.waiting import wait_for
@@ -32,9 +32,13 @@ class Telegram:
         put(house.home.group_file("family"), f'jid = "tg:{FAMILY}"\nname = "Family"\n')
 
     def token(self, token: str) -> None:
-        self.house.credential()
-        path = self.house.home.env_file
-        put(path, f"{path.read_text()}TELEGRAM_BOT_TOKEN={token}\n", 0o600)
+        """Save .env whole: a file without the token in between would be news of its own."""
+        lines = [
+            f"ANTHROPIC_API_KEY={KEY}",
+            f"ANTHROPIC_BASE_URL={self.house.model.url}",
+            f"TELEGRAM_BOT_TOKEN={token}",
+        ]
+        put(self.house.home.env_file, "\n".join([*lines, ""]), 0o600)
 
     def lines(self, chat: int) -> list[dict[str, Any]]:
         directory = self.house.home.chat(f"tg:{chat}")
