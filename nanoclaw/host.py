@@ -188,8 +188,8 @@ class Host:
         stop_log()
 
     def _delivery_of(self, channel: Channel) -> Delivery:
-        name = lambda: self.settings.config.assistant_name  # noqa: E731
-        return Delivery(self.outbox, self.transcripts, channel, self.journal, name)
+        parts = (self.outbox, self.transcripts, channel, self.journal)
+        return Delivery(*parts, lambda: self.settings.config.assistant_name)
 
     def _working(self) -> list[str]:
         """The chats where an answer is being made now."""

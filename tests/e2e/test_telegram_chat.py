@@ -162,7 +162,10 @@ def test_a_refused_token_is_named_and_a_new_one_cures_it_without_a_restart(teleg
     server.message(OWNER, "written meanwhile")
     telegram.token(server.token)
     assert "written meanwhile" in telegram.prompt("written meanwhile")
-    told = lambda: [sent["text"] for sent in server.sent if "sign-in needed" in sent["text"]]  # noqa: E731
+
+    def told() -> list[str]:
+        return [sent["text"] for sent in server.sent if "sign-in needed" in sent["text"]]
+
     wait_for(told, 20, "what the owner is told")
     assert len(told()) == 1
     assert server.token not in house.log() and "a-wrong-token" not in house.log()
