@@ -149,7 +149,7 @@ def test_every_problem_of_every_file(home: Home, capsys: pytest.CaptureFixture[s
         ("error", f"{home.mount_allowlist}: the file: expected a table, found []"),
         ("error", f"{home.sender_allowlist}:2: chats.tg:1: expected a table, found 5"),
     ]
-    assert "only owners may wake agents" in found["files"][-1]["cause"]
+    assert "but for owners" in found["files"][-1]["cause"]
     assert found["files"][1]["cure"] == f"${{EDITOR:-vi}} +2 {home.config_file}"
     for check in ("engine", "image", "credential", "channels"):
         assert found[check][0]["severity"] == "skipped"

@@ -49,7 +49,7 @@ def check_files(situation: Situation) -> list[Finding]:
         cure = f"${{EDITOR:-vi}} {f'+{problem.line} ' if problem.line else ''}{quote(problem.path)}"
         cause = "the file is not used as long as this is so"
         if problem.path == str(situation.home.sender_allowlist):
-            cause = "a living host goes on with the last good one; without one only owners may wake agents"
+            cause = "whom it did not name waits until it is mended, but for owners"
         findings.append(Finding("files", "error", text, cause, cure))
     return findings or [Finding("files", "ok", "config.toml, groups, .env and the allowlists are valid")]
 
