@@ -7,6 +7,7 @@ import logging
 from dataclasses import dataclass
 
 from nanoclaw import router
+from nanoclaw.faults import reach
 from nanoclaw.house import House, utc_now
 from nanoclaw.runs import claims, mailbox
 from nanoclaw.runs.mailbox import Event
@@ -44,6 +45,7 @@ def take(house: House, run: Run, taken: Taken) -> Taken:
         run.accepted_through = event.n
     if taken.save:
         house.records.save(run)
+        reach("output-accepted")
     if taken.output:
         house.handover.answered(run)
         keep_session(house, run)
@@ -52,8 +54,9 @@ def take(house: House, run: Run, taken: Taken) -> Taken:
 
 def keep_session(house: House, run: Run) -> None:
     """The session of the last good result is the one to resume."""
-    if run.new_session and run.kind == "message":
+    if run.new_session:
         house.sessions.put(run.folder, Session(run.new_session, run.new_anchor), run.id)
+        reach("session-stored")
 
 
 def _apply(house: House, run: Run, event: Event, taken: Taken) -> None:
@@ -84,6 +87,7 @@ def _result(house: House, run: Run, event: Event) -> None:
     if text and not house.transcripts.contains(run.jid, reply_id):
         quote = next((claim.quote for claim in run.claims if claim.uuid in event.uuids[-1:]), None)
         house.outbox.put(reply_id, run.jid, run.folder, text, utc_now(), run.id, quote=quote)
+        reach("reply-put")
         house.delivery()
     if text:
         run.replies += 1

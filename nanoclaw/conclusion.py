@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import time
 
+from nanoclaw.faults import reach
 from nanoclaw.house import House, utc_now
 from nanoclaw.runs import claims
 from nanoclaw.runs.judge import Ending, Verdict, judge
@@ -25,17 +26,22 @@ def conclude(house: House, run: Run, runtime: Runtime, look: Look, start_error: 
         run.status, run.ended, run.exit_code, run.oom = "ended", utc_now(), look.exit_code, look.oom
         run.detail = start_error.text if start_error else None
         house.records.save(run)
+        reach("run-ended")
     if look.state != "absent":
         runtime.clean_up(house.records.path(run.id), run.container)
+        reach("container-removed")
     verdict = judge(_ending(run))
     settlement = claims.settle(run.claims)
     used_up = house.handover.settle(run, verdict, settlement, time.time())
+    reach("settled")
     if verdict.clears_session:
         log.warning("Stale session detected — clearing for next retry group=%s", run.folder)
         house.sessions.clear(run.folder)
     house.tell(run, verdict, used_up)
+    reach("told")
     run.outcome, run.status = verdict.cause, "judged"
     house.records.save(run)
+    reach("judged")
     log.info("Run over group=%s run=%s verdict=%s exit=%s", run.folder, run.id, verdict.cause, run.exit_code)
     house.journal.event("judged", run=run.id, folder=run.folder, verdict=verdict.cause, exit=run.exit_code)
     return verdict

@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 from nanoclaw.channels.base import Channel, Outgoing, SendFailed
 from nanoclaw.channels.text import split
+from nanoclaw.faults import reach
 from nanoclaw.models import Message
 from nanoclaw.stores.journal import Journal
 from nanoclaw.stores.outbox import Outbox, Reply
@@ -77,15 +78,19 @@ class Delivery:
                     return False  # out of service: whoever delivers next goes on from here
                 if not self._channel.takes_keys and (reply.state, reply.sent) != ("sending", number):
                     reply = self._outbox.mark_sending(reply, number)
+                    reach("sending")
                 try:
                     platform_id = self._channel.send(parts[number]) or platform_id
+                    reach("sent")
                 except SendFailed as error:
                     return self._failed(reply, error, now)
                 except Exception as error:  # a bug in one channel must not hold up the others
                     log.exception("Channel %s failed", self._channel.prefix)
                     return self._failed(reply, SendFailed(f"{type(error).__name__}: {error}"), now)
             self._transcripts.append(self._message(reply, platform_id))
+            reach("reply-stored")
         self._outbox.delivered(reply)
+        reach("delivered")
         self._tries.pop(reply.id, None)
         self._journal.event("delivered", reply=reply.id, folder=reply.folder, run=reply.run)
         log.info("Delivered group=%s reply=%s", reply.folder, reply.id)

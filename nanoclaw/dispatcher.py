@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 
 from nanoclaw.conditions import PROBED, Conditions
 from nanoclaw.errors import UserError
+from nanoclaw.faults import reach
 from nanoclaw.files.atomic import SETTLE_SECONDS
 from nanoclaw.house import House
 from nanoclaw.models import Group
@@ -270,11 +271,12 @@ class Dispatcher:
         def claim_errand(at: Position) -> None:
             assert errand is not None
             session = self._house.sessions.get(folder)
-            made.append(((), *self._preparation.prepare(group, session, errand.text, errand_claim(at), errand.id)))
+            made.append(((), *self._preparation.prepare(group, session, errand.text, errand_claim(at), errand)))
 
         try:
             if errand is not None:
                 self._house.handover.hand_errand(group, claim_errand)
+                reach("errand-claimed")
                 self._house.office.errands.remove(errand.id)
             else:
                 self._house.handover.hand(group, claim)

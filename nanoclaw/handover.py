@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from nanoclaw import router
+from nanoclaw.faults import reach
 from nanoclaw.files.atomic import BrokenFile
 from nanoclaw.files.locks import Locks
 from nanoclaw.models import Group
@@ -90,6 +91,7 @@ class Handover:
             config = self._settings.config
             claim(batch, router.compose(batch.lines, batch.omitted, config, cursor.note), cursor)
             self._cursors.put(group.folder, replace(cursor.at(batch.place), note=None))
+            reach("cursor-moved")
             return batch
 
     def hand_errand(self, group: Group, claim: Callable[[Position], None]) -> None:
@@ -115,6 +117,7 @@ class Handover:
             cursor = self._of(run)
             if cursor is not None and cursor.judged != run.id:
                 self._cursors.update(run.folder, done=max(cursor.done, done or 0), retry=None, said=None)
+        reach("cursor-done")
 
     def say_once(self, folder: str, cause: str) -> bool:
         """True the first time in an episode that a cause is to be said in a chat; durable before it is said."""

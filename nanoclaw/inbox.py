@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from nanoclaw.faults import reach
 from nanoclaw.files import intake
 from nanoclaw.models import Group, Message
 from nanoclaw.paths import Home
@@ -83,6 +84,7 @@ class Inbox:
             self._set_aside(group, path, str(error))
             return True
         self._deliver(message, group.name)
+        reach("message-stored")
         path.unlink(missing_ok=True)
         return True
 

@@ -22,7 +22,7 @@ class Mount:
 class Group:
     """A registered chat. ``folder`` is its identity on disk, ``jid`` its address on the platform.
 
-    ``timeout`` is in seconds, None where the group follows ``[container] timeout`` of config.toml.
+    ``timeout`` and ``idle_timeout`` are in seconds, None where the group follows ``[container]`` of config.toml.
     """
 
     folder: str
@@ -33,11 +33,13 @@ class Group:
     is_main: bool = False
     timeout: float | None = None
     mounts: tuple[Mount, ...] = ()
+    idle_timeout: float | None = None
 
 
 @dataclass(frozen=True)
 class Config:
-    """config.toml. Durations are in seconds."""
+    """config.toml. Durations are in seconds. ``progress_after``: 0 for never. ``on_uncertain``: what becomes of a reply
+    that was sent, where nobody knows whether the platform took it."""
 
     assistant_name: str = "Andy"
     timezone: str = "UTC"
@@ -46,6 +48,9 @@ class Config:
     max_messages_per_prompt: int = 10
     max_concurrent_containers: int = 5
     keep_runs: float = 7 * 86400.0
+    progress_after: float = 60.0
+    session_max_bytes: int = 20_000_000
+    on_uncertain: Literal["resend", "hold"] = "resend"
     runtime: Runtime = "docker"
     image: str = "nanoclaw-agent:latest"
     timeout: float = 1800.0

@@ -18,6 +18,7 @@ from typing import Any
 
 from nanoclaw.acceptance import Taken, keep_session, take
 from nanoclaw.conclusion import conclude
+from nanoclaw.faults import reach
 from nanoclaw.house import House, utc_now
 from nanoclaw.ipc.desk import KINDS, Desk
 from nanoclaw.ipc.policy import Asker
@@ -154,9 +155,11 @@ class Worker(threading.Thread):
                     self._finish(Look("created"), start_error=error)
                     return
                 log.warning("It did start: only the command was cut off run=%s", run.id)
+        reach("container-started")
         self._start_with = None
         run.status, run.started = "started", utc_now()
         self._house.records.save(run)
+        reach("run-started")
         self._last_output = time.monotonic()
 
     def _take_over(self) -> None:
@@ -245,6 +248,7 @@ class Worker(threading.Thread):
         def write(batch: Batch, prompt: str, cursor: Cursor) -> None:
             claim = new_claim(len(run.claims) + 1, batch, cursor.place)
             self._house.records.write_prompt(self._directory / "in", claim, prompt, durable=True)
+            reach("follow-up-claimed")
             run.claims.append(claim)
             self._claim_ahead = True
 
@@ -258,8 +262,8 @@ class Worker(threading.Thread):
 
     def _deadlines(self, now: float) -> float:
         group, config, run = self._group(), self._house.settings.config, self.run_record
-        idle_timeout = config.idle_timeout
-        timeout = group.timeout or config.timeout if group else run.timeout
+        idle_timeout = (group.idle_timeout or config.idle_timeout) if group else run.idle_timeout
+        timeout = (group.timeout or config.timeout) if group else run.timeout
         hard = min(self._gone_by, self._last_output + max(timeout, idle_timeout + CLOSE_MARGIN))
         if now >= hard and now >= self._next_stop:
             log.warning("Container timeout group=%s run=%s: timed out, stopping", run.folder, run.id)

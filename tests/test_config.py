@@ -45,16 +45,20 @@ def test_every_key_of_config(config: Path) -> None:
         max_messages_per_prompt = 3
         max_concurrent_containers = 1
         keep_runs = "36h"
+        progress_after = 0
+        session_max_bytes = "500kB"
+        on_uncertain = "hold"
         container = {runtime = "process", image = "registry:5000/a/b@sha256:00", timeout = 90, idle_timeout = "1.5m"}
         model.offline = true
         model.name = "opus"
     """)
     assert load_config(config) == Config(
-        "Béa", "Europe/Berlin", ("tg:1", "me"), "debug", 3, 1, 129600.0,
+        "Béa", "Europe/Berlin", ("tg:1", "me"), "debug", 3, 1, 129600.0, 0.0, 500_000, "hold",
         "process", "registry:5000/a/b@sha256:00", 90.0, 90.0, True, "opus",
     )  # fmt: skip
 
 
+SIZE = 'expected a size (bytes, or "500kB", "20MB", "1GB"), found'
 DURATION = 'expected a duration (seconds, or "90s", "30m", "1h", "7d"; more than 0, at most 3650d), found'
 
 ZONE = 'expected an IANA time zone that this machine knows (package tzdata), like "Europe/Berlin", found'
@@ -90,6 +94,9 @@ ZONE = 'expected an IANA time zone that this machine knows (package tzdata), lik
         ("keep_runs = 0", [f"1: keep_runs: {DURATION} 0"]),
         ("keep_runs = inf", [f"1: keep_runs: {DURATION} Infinity"]),
         ("keep_runs = nan", [f"1: keep_runs: {DURATION} NaN"]),
+        ("progress_after = false", [f"1: progress_after: {DURATION} false"]),
+        ('session_max_bytes = "20 MiB"', [f'1: session_max_bytes: {SIZE} "20 MiB"']),
+        ("session_max_bytes = 0", [f"1: session_max_bytes: {SIZE} 0"]),
         ("container = 5", ["1: container: expected a table, found 5"]),
         (
             'container = { timeout = 1, image = "-v/:/x" }',

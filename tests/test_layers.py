@@ -17,7 +17,7 @@ PACKAGE = PROJECT / "nanoclaw"
 
 # From left to right. The parts of one layer know nothing of each other. A new part fails until it is placed here.
 LAYERS = [
-    {"errors", "models", "environment"},
+    {"errors", "models", "environment", "faults"},
     {"paths", "turns"},
     {"rounds"},
     {"config"},
@@ -44,12 +44,13 @@ LAYERS = [
 ALONE = ["nanoclaw.environment", "nanoclaw.errors", "nanoclaw.models", "nanoclaw.paths", "nanoclaw.config"]
 ALONE += ["nanoclaw.commands.doctor", "nanoclaw.doctor", "nanoclaw.cli"]
 
-# Lines of code of the host: without blank lines, comments and docstrings (to explain must cost nothing), without
-# channels and their set-up, the demo and the model that stands in for it, the launcher (environment.py is its half).
-CEILING = 8000
-NOT_HOST = ("channels", "commands.demo", "commands.setup_telegram", "gateway.offline", "gateway.messages_api")
-NOT_HOST += ("gateway.endpoint", "environment")
-NOT_CORE = {"commands", "cli", "doctor", "environment"}
+# Lines of code: without blank lines, comments and docstrings (to explain must cost nothing). The host is what runs
+# for years: all that nanoclaw.host can reach, without channels and the model that stands in for the demo. The tools are
+# what a person calls beside it, without the demo and the channels' set-up (environment.py is the launcher's half).
+HOST_CEILING = 8000
+TOOLS_CEILING = 4000
+NOT_COUNTED = ("channels", "commands.demo", "commands.setup_telegram", "gateway.offline", "gateway.messages_api")
+NOT_COUNTED += ("gateway.endpoint", "environment")
 
 
 def module_name(file: Path) -> str:
@@ -142,11 +143,19 @@ def code_lines(file: Path) -> int:
     return len({line for token in tokens for line in range(token.start[0], token.end[0] + 1)} - said)
 
 
-def test_the_host_stays_under_its_ceiling() -> None:
-    counted = [module for module in MODULES if not module.removeprefix("nanoclaw.").startswith(NOT_HOST)]
+def test_host_and_tools_stay_under_their_ceilings() -> None:
+    reached, pending = set[str](), ["nanoclaw.host"]
+    while pending:
+        module = pending.pop()
+        if module not in reached:
+            reached.add(module)
+            pending += [other for other in imported(module) if other in MODULES]
+    counted = [module for module in MODULES if not module.removeprefix("nanoclaw.").startswith(NOT_COUNTED)]
     sizes = {module: code_lines(MODULES[module]) for module in counted}
+    host = sum(size for module, size in sizes.items() if module in reached)
+    tools = sum(sizes.values()) - host
     written = sum(len(MODULES[module].read_text(encoding="utf-8").splitlines()) for module in counted)
-    core = sum(size for module, size in sizes.items() if part(module) not in NOT_CORE)
-    host = sum(sizes.values())
-    print(f"lines of code: host {host} of {CEILING}, its core {core}; with all that explains it {written}")
-    assert host <= CEILING
+    print(
+        f"lines of code: host {host} of {HOST_CEILING}, tools {tools} of {TOOLS_CEILING}; all lines written {written}"
+    )
+    assert host <= HOST_CEILING and tools <= TOOLS_CEILING

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import logging
 import signal
 import sys
@@ -14,6 +15,10 @@ from nanoclaw.files.locks import HomeLock
 from nanoclaw.host import Host, read_host_file, write_host_file
 from nanoclaw.paths import Home
 
+SIGNAL_SECONDS = 1.0
+"""A signal that the kernel gave to another thread is seen so late at most."""
+STOP_SECONDS = 8.0
+"""A host that has not ended by then says where it hangs and is gone: all that counts is on disk."""
 COMMAND_SECONDS = 1.0
 """A command that works without a host holds the lock no longer."""
 UNDELIVERED_SECONDS = 10.0
@@ -38,9 +43,12 @@ def command(home: Home, arguments: argparse.Namespace) -> int:
             if once:
                 _until_settled(host, stop)
             else:
-                stop.wait()
+                while not stop.wait(SIGNAL_SECONDS):
+                    pass
         finally:
+            faulthandler.dump_traceback_later(STOP_SECONDS, exit=True)
             host.stop()
+            faulthandler.cancel_dump_traceback_later()
     finally:
         lock.release()
     return 0

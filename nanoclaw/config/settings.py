@@ -24,6 +24,9 @@ CONFIG_KEYS: Keys = {
     "max_messages_per_prompt": values.positive,
     "max_concurrent_containers": values.positive,
     "keep_runs": values.duration,
+    "progress_after": values.duration_or_never,
+    "session_max_bytes": values.size,
+    "on_uncertain": values.one_of("resend", "hold"),
     "container": {
         "runtime": values.one_of(*get_args(Runtime)),
         "image": values.image,
@@ -48,7 +51,7 @@ GROUP_KEYS: Keys = {
     "trigger": values.text,
     "requires_trigger": values.boolean,
     "is_main": values.boolean,
-    "container": {"timeout": values.duration, "mounts": [MOUNT_KEYS]},
+    "container": {"timeout": values.duration, "idle_timeout": values.duration, "mounts": [MOUNT_KEYS]},
 }
 
 

@@ -18,6 +18,8 @@ CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _MAX_DURATION = 3650 * 86400.0
+_SIZE = re.compile(r"(\d+) ?(kB|MB|GB)")
+_BYTES = {"kB": 10**3, "MB": 10**6, "GB": 10**9}
 _IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,254}")
 
 
@@ -67,6 +69,20 @@ def duration(value: object) -> float:
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= _MAX_DURATION:
         raise Expected('a duration (seconds, or "90s", "30m", "1h", "7d"; more than 0, at most 3650d)')
     return float(value)
+
+
+def duration_or_never(value: object) -> float:
+    """:func:`duration`, or 0 for never."""
+    return 0.0 if value == 0 and not isinstance(value, bool) else duration(value)
+
+
+def size(value: object) -> int:
+    """Bytes, from a whole number or from text like "500kB", "20MB", "1GB" (powers of 1,000)."""
+    if isinstance(value, str) and (match := _SIZE.fullmatch(value)):
+        value = int(match[1]) * _BYTES[match[2]]
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise Expected('a size (bytes, or "500kB", "20MB", "1GB")')
+    return value
 
 
 def timezone(value: object) -> str:

@@ -34,6 +34,8 @@ log = logging.getLogger("nanoclaw")
 # watchdog warns when it takes up a directory that it saw appear and was told of, too: harmless.
 warnings.filterwarnings("ignore", "Callback with id", RuntimeWarning)
 
+STOP_SECONDS = 1.0
+
 # Only Linux tells when a writer closed a file.
 _WRITTEN = [FileClosedEvent] if sys.platform == "linux" else [FileCreatedEvent, FileModifiedEvent]
 
@@ -61,8 +63,10 @@ class Watcher:
         self._observer.start()
 
     def stop(self) -> None:
-        self._observer.stop()
-        self._observer.join(timeout=2.0)
+        """Its threads end, or are left behind: it joins its emitters without a limit, and a host must end in time."""
+        stopping = threading.Thread(target=self._observer.stop, name="watch stop", daemon=True)
+        stopping.start()
+        stopping.join(STOP_SECONDS)
 
     def add(
         self, path: Path, callback: Callable[[str], None], recursive: bool = False, deletions: bool = False

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from nanoclaw.errors import UserError
+from nanoclaw.faults import reach
 from nanoclaw.files import untrusted
 from nanoclaw.files.atomic import json_bytes, write_volatile
 from nanoclaw.files.intake import EMPTY_SECONDS, is_candidate
@@ -103,6 +104,7 @@ class Desk:
             answer = HANDLERS[request.kind](self.office, request, asker, self._identity(name, status))
             if "id" in answer and is_own(self.office, request, asker):
                 self.said()
+            reach("request-done")
         except requests.HalfWritten as error:
             if not final and 0 <= now - status.st_mtime < EMPTY_SECONDS:
                 return False
@@ -112,6 +114,7 @@ class Desk:
         else:
             log.info("IPC request done group=%s run=%s type=%s file=%r", self.folder, self.run, request.kind, name)
             self._answer(name, {"ok": True, **answer})
+            reach("request-answered")
             if not _is_same(fd, name, status):
                 return final  # written anew while it was done: that is another request
             _remove(fd, name)
@@ -136,6 +139,7 @@ class Desk:
             kept_as = refused.put(
                 home, "agent" if self.run else "ipc", reason, place, data=data, move=move, bounded=self.run is not None
             )
+            reach("refusal-kept")
             answer["kept"] = str(kept_as.relative_to(home.root))
         self._answer(name, answer)
         if _is_same(fd, name, status) and not _remove(fd, name):

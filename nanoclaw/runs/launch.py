@@ -21,6 +21,7 @@ from nanoclaw.runs import command, engine_check, layout, local_process
 from nanoclaw.runs.layout import Bind
 from nanoclaw.runs.records import Claim, Records, Run, write_command
 from nanoclaw.runs.runtime import CommandRuntime, DockerRuntime, Runtime
+from nanoclaw.stores.errands import Errand
 from nanoclaw.stores.registry import make_folder
 from nanoclaw.stores.sessions import Session
 from nanoclaw.stores.settings import Settings
@@ -65,7 +66,7 @@ class Preparation:
         self._records = records
 
     def prepare(
-        self, group: Group, session: Session | None, prompt: str, claim: Claim, errand: str | None = None
+        self, group: Group, session: Session | None, prompt: str, claim: Claim, errand: Errand | None = None
     ) -> tuple[Run, Start]:
         """Make ``runs/<id>/`` appear with the claim of its first prompt in it (durable), and say how to start its
         container."""
@@ -85,14 +86,15 @@ class Preparation:
             image=config.image,
             group=asdict(group),
             timeout=group.timeout or config.timeout,
-            idle_timeout=config.idle_timeout,
+            idle_timeout=group.idle_timeout or config.idle_timeout,
             placeholder_hash=hash_placeholder(placeholder),
             socket=str(socket),
             created=datetime.now().astimezone().isoformat(timespec="milliseconds"),
             session=session.id if session else None,
             anchor=session.anchor if session else None,
             claims=[claim],
-            errand=errand,
+            kind=errand.kind if errand else "message",
+            errand=errand.id if errand else None,
         )
         extra = self._extra_binds(group)
         process = config.runtime == "process"

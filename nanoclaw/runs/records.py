@@ -15,6 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from nanoclaw.faults import reach
 from nanoclaw.files.atomic import BrokenFile, fsync_directory, json_bytes, read_json, write_json, write_plain
 from nanoclaw.paths import Home
 from nanoclaw.stores.transcripts import Position
@@ -119,11 +120,13 @@ class Records:
             fill(draft)
             write_json(draft / "run.json", asdict(run), durable=False)
             fsync_directory(draft)
+            reach("claim-drafted")
             os.rename(draft, final)
         except BaseException:
             shutil.rmtree(draft, ignore_errors=True)
             raise
         fsync_directory(self._directory)
+        reach("claimed")
         return final
 
     def save(self, run: Run) -> None:

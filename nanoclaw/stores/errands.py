@@ -1,5 +1,5 @@
 """Errands: prompts for a group's agent that are no messages of its chat, one file each in state/errands/ until a
-run has claimed it. (`runs again` makes them; tasks will.)"""
+run has claimed it. (`runs again` and `compact` make them; tasks will.)"""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ log = logging.getLogger("nanoclaw")
 
 @dataclass(frozen=True)
 class Errand:
-    """``created``: Unix time in s; ``origin``: what made it, for people."""
+    """``created``: Unix time in s; ``origin``: what made it, for people. ``kind``: "message", or "compact": the text is
+    a command to the agent's CLI, not a message."""
 
     id: str
     folder: str
     text: str
     created: float
     origin: str
+    kind: str = "message"
 
 
 class Errands:
@@ -43,12 +45,12 @@ class Errands:
                 except (BrokenFile, TypeError) as error:
                     log.error("Errand left alone %s: %s", path, error)
 
-    def put(self, errand_id: str, folder: str, text: str, origin: str) -> None:
+    def put(self, errand_id: str, folder: str, text: str, origin: str, kind: str = "message") -> None:
         """Keep an errand until a run has claimed it (durable). The same id again changes nothing."""
         with self._lock:
             if errand_id in self._waiting:
                 return
-            errand = Errand(errand_id, folder, text, time.time(), origin)
+            errand = Errand(errand_id, folder, text, time.time(), origin, kind)
             self._directory.mkdir(exist_ok=True, mode=0o700)
             write_json(self._directory / f"{errand_id}.json", asdict(errand))
             self._waiting[errand_id] = errand
