@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from nanoclaw import router
 from nanoclaw.faults import reach
-from nanoclaw.house import House, utc_now
+from nanoclaw.house import House
+from nanoclaw.moments import utc_now
 from nanoclaw.runs import claims, mailbox
 from nanoclaw.runs.mailbox import Event
 from nanoclaw.runs.records import Run
@@ -64,6 +65,8 @@ def _apply(house: House, run: Run, event: Event, taken: Taken) -> None:
     match event.type:
         case "consumed":
             claims.consume(run.claims, event.uuids)
+            taken_up = [claim.n for claim in run.claims if claim.uuid in event.uuids]
+            house.journal.event("consumed", run=run.id, folder=run.folder, n=taken_up)
             run.idle = taken.idle = False
         case "result":
             taken.output = True
@@ -72,8 +75,10 @@ def _apply(house: House, run: Run, event: Event, taken: Taken) -> None:
             run.idle = taken.idle = event.state == "idle" and run.is_answered
         case "error":
             # Some statuses hold back every group: believed only where the gateway saw them, too.
-            status = event.status if event.status is not None and house.model_said(run.id, event.status) else None
-            run.error = {"reason": event.reason, "status": status, "text": event.text[:4000]}
+            asks = event.reason == "api" or event.status is not None
+            status, said, until = (house.model_said(run.id, event.status) if asks else None) or (None, "", None)
+            text = event.text[:4000]
+            run.error = {"reason": event.reason, "status": status, "text": text, "said": said, "until": until}
         case "ended":
             run.why_ended = event.why[:40]
             taken.ended = True

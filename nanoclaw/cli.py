@@ -93,8 +93,22 @@ def _talk(commands: _Commands) -> None:
     one.add_argument("--group", metavar="F", required=True, help="the group's folder")
     one.add_argument("text", metavar="TEXT", help="what to say; - reads it from standard input")
 
+    text = "stop what a group's agent does, and cancel what waits for it"
+    one = commands.add("stop", "control:stop", text, "family", "--all")
+    which = one.add_mutually_exclusive_group(required=True)
+    which.add_argument("folder", metavar="F", nargs="?", help="the group's folder")
+    which.add_argument("--all", action="store_true", help="all groups")
+    one = commands.add("new", "control:new", "let the next message begin a fresh conversation", "main")
+    one.add_argument("folder", metavar="F")
+    one = commands.add("compact", "control:compact", "have an agent's conversation compacted", "main")
+    one.add_argument("folder", metavar="F")
+
 
 def _look(commands: _Commands) -> None:
+    one = commands.add("status", "status:command", "show what runs, what waits, and why", "", "--group main", "--watch")
+    one.add_argument("--group", metavar="F", help="of this group only")
+    one.add_argument("--watch", action="store_true", help="again each second, until Ctrl-C")
+
     one = commands.add("messages", "messages:run", "show what was said in a group's chat", "", "--group family -n 50")
     one.add_argument("--group", metavar="F", help="the group's folder [main]")
     one.add_argument("-n", type=_count, default=20, metavar="N", help="the last so many [20]")
@@ -120,6 +134,18 @@ def _look(commands: _Commands) -> None:
     one = cursor.add("reset", "cursor:reset", text, "main", "main --to 41", "main --to end")
     one.add_argument("folder", metavar="F")
     one.add_argument("--to", metavar="SEQ", help="behind this message, or `end`; [behind the assistant's last answer]")
+
+    outbox = commands.group("outbox", "look at replies that are not delivered, and decide about one")
+    outbox.add("list", "outbox:list_replies", "list the replies that wait, and those that could not be sent")
+    for name, text in (
+        ("show", "show all that is known of a reply"),
+        ("retry", "send a reply that could not be sent again"),
+        ("drop", "delete a reply: it is never sent"),
+    ):
+        one = outbox.add(name, f"outbox:{name}", text, "main-20261122-093001-123-1")
+        one.add_argument("reply", metavar="ID", help="as `outbox list` shows it")
+        if name == "retry":
+            one.add_argument("--from-start", action="store_true", help="also the parts that surely went")
 
 
 def _change(commands: _Commands) -> None:

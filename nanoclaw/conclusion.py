@@ -11,9 +11,11 @@ import logging
 import time
 
 from nanoclaw.faults import reach
-from nanoclaw.house import House, utc_now
+from nanoclaw.house import House
+from nanoclaw.moments import utc_now
 from nanoclaw.runs import claims
 from nanoclaw.runs.judge import Ending, Verdict, judge
+from nanoclaw.runs.marks import marked
 from nanoclaw.runs.records import Run
 from nanoclaw.runs.runtime import Look, Runtime, StartFailed
 
@@ -25,23 +27,26 @@ def conclude(house: House, run: Run, runtime: Runtime, look: Look, start_error: 
     if run.status != "ended":
         run.status, run.ended, run.exit_code, run.oom = "ended", utc_now(), look.exit_code, look.oom
         run.detail = start_error.text if start_error else None
+        run.stopped = marked(house.records.path(run.id))
         house.records.save(run)
         reach("run-ended")
     if look.state != "absent":
         runtime.clean_up(house.records.path(run.id), run.container)
         reach("container-removed")
     verdict = judge(_ending(run))
-    settlement = claims.settle(run.claims)
+    settlement = claims.cancel(run.claims) if run.stopped else claims.settle(run.claims)
     used_up = house.handover.settle(run, verdict, settlement, time.time())
     reach("settled")
     if verdict.clears_session:
         log.warning("Stale session detected — clearing for next retry group=%s", run.folder)
         house.sessions.clear(run.folder)
-    house.tell(run, verdict, used_up)
+    house.notices.of_run(run, verdict, used_up)
     reach("told")
     run.outcome, run.status = verdict.cause, "judged"
     house.records.save(run)
     reach("judged")
+    if not verdict.ok:
+        log.warning("%s group=%s run=%s doctor=%s", verdict.log, run.folder, run.id, verdict.doctor)
     log.info("Run over group=%s run=%s verdict=%s exit=%s", run.folder, run.id, verdict.cause, run.exit_code)
     house.journal.event("judged", run=run.id, folder=run.folder, verdict=verdict.cause, exit=run.exit_code)
     return verdict
@@ -59,7 +64,11 @@ def _ending(run: Run) -> Ending:
         reason=error.get("reason"),
         status=error.get("status"),
         text=error.get("text", ""),
+        said=error.get("said", ""),
+        until=error.get("until"),
         timed_out=run.timed_out,
+        hung=run.hung,
+        stopped=run.stopped is not None,
         replied=run.replies > 0 or run.is_answered,
         why_ended=run.why_ended,
     )

@@ -9,23 +9,22 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 
 from nanoclaw.conditions import PROBED, Conditions
 from nanoclaw.errors import UserError
 from nanoclaw.faults import reach
 from nanoclaw.files.atomic import SETTLE_SECONDS
 from nanoclaw.house import House
-from nanoclaw.models import Group
 from nanoclaw.pending import Batch
 from nanoclaw.queue import Running, Waiting, plan
-from nanoclaw.runs.judge import RETRY_SECONDS, Verdict
+from nanoclaw.runs.judge import Verdict
 from nanoclaw.runs.launch import Preparation, Runtimes, Start, errand_claim, new_claim
 from nanoclaw.runs.records import Run
 from nanoclaw.stores.cursors import Cursor
 from nanoclaw.stores.journal import set_level
 from nanoclaw.stores.transcripts import Position
-from nanoclaw.turns import HELD_UP_SECONDS, RESCAN_AT_MOST, RESCAN_SECONDS, Turns, until_rescan
+from nanoclaw.turns import HELD_UP_SECONDS, Turns
+from nanoclaw.waiting import WaitingGroups
 from nanoclaw.worker import Worker
 
 log = logging.getLogger("nanoclaw")
@@ -51,15 +50,14 @@ class Dispatcher:
         self._drain = drain
         self._first_run = first_run
         self.turns = Turns("Dispatcher", lambda: self.turn(time.monotonic(), time.time()))
-        self._guard = threading.Lock()  # guards _news, _reread and _workers
-        self._news: set[str] = set()
+        self._guard = threading.Lock()  # guards _reread and _workers
+        self._starting = threading.Lock()
+        """Held from a claim to its worker: who holds it knows every run that lives."""
+        self._groups = WaitingGroups(house.settings, house.handover, house.office.errands)
         self._reread = True
         self._seen = self._settings_now()
         self._workers: dict[str, Worker] = {}
-        self._waiting: dict[str, tuple[float, float]] = {}
-        self._next_rescan = 0.0
         self._limited: frozenset[str] = frozenset()
-        self._broken: set[str] = set()
         self.settled = threading.Event()
         """Set after each turn that found nothing to do and nothing running: all that can be done now is done."""
 
@@ -67,9 +65,8 @@ class Dispatcher:
 
     def changed(self, folder: str) -> None:
         """There is news in a group's chat."""
-        with self._guard:
-            self._news.add(folder)
-            worker = self._worker_of(folder)
+        self._groups.news([folder])
+        worker = self.living(folder)
         self.settled.clear()
         if worker is not None:
             worker.poke()
@@ -97,42 +94,21 @@ class Dispatcher:
         with self._guard:
             return list(self._workers.values())
 
-    def tell(self, run: Run, verdict: Verdict, used_up: bool) -> None:
-        """Say in the chat what its people must know of a run's end. Before it is judged: told twice is told once."""
-        if (
-            verdict.chat
-            and not verdict.ok
-            and not run.is_answered
-            and self._house.handover.say_once(run.folder, verdict.cause)
-        ):
-            self.say(run.folder, run.jid, verdict.cause, verdict.chat, run.id)
-        if any(claim.broken for claim in run.claims):
-            self.say(run.folder, run.jid, "broken-off", "My answer broke off before it was complete.", run.id)
-        if used_up:
-            text = "I could not answer after several tries. Your messages are kept; write again to try once more."
-            self.say(run.folder, run.jid, "kept", text, run.id)
+    def all_living(self, folder: str) -> list[Worker]:
+        """The runs of a group that live now, none of which can begin meanwhile."""
+        with self._starting:
+            return [worker for worker in self.workers() if worker.folder == folder]
 
     def over(self, run: Run, verdict: Verdict) -> None:
         """A run is judged: its slot is free."""
         if verdict.retry == "wait":
-            self._conditions.hold(verdict, time.monotonic())
+            self._conditions.hold(verdict, time.monotonic(), (run.error or {}).get("said", ""))
         elif verdict.ok:
             self._conditions.worked()
         with self._guard:
             self._workers.pop(run.id, None)
-            self._news.add(run.folder)
+        self._groups.news([run.folder])
         self.turns.poke()
-
-    def say(self, folder: str, jid: str, cause: str, text: str, run: str | None = None) -> None:
-        """A line of the host itself in a chat. Its id starts with ``notice-``; of one run, each cause is said once."""
-        now = datetime.now(UTC)
-        notice = f"notice-{run or folder + now.strftime('-%Y%m%d-%H%M%S-%f')}-{cause}"
-        if self._house.transcripts.contains(jid, notice):
-            return
-        created = now.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        self._house.outbox.put(notice, jid, folder, text, created)
-        self._house.journal.event("notice", folder=folder, cause=cause)
-        self._house.delivery()
 
     # -- its own thread --------------------------------------------------------------------------------------------
 
@@ -144,11 +120,11 @@ class Dispatcher:
         """Decide at monotonic time ``now``, Unix time ``wall``; returns the seconds until the next turn is due in
         any case."""
         self._read_settings(wall)
-        ready, next_retry = self._who_waits(wall)
+        ready, next_look = self._groups.ready(wall)
         running = [
             Running(w.folder, w.run_record.id, w.idle_since, w.closing or w.close_wanted) for w in self.workers()
         ]
-        verdict = self._conditions.why_not(now) if ready else None
+        verdict = self._conditions.why_not(now) if ready or self._conditions.next_look() is not None else None
         if verdict is not None:
             self._hold_back(ready, verdict)
             ready = []
@@ -164,15 +140,14 @@ class Dispatcher:
                 if worker.run_record.id == run_id and not worker.close_wanted:
                     worker.close()
         for folder in decided.start:
-            self._start(folder)
-        if not running and not decided.start and not decided.limited:
-            with self._guard:
-                if not self._news:
-                    self.settled.set()
-        due = [self._next_rescan - wall, next_retry]
+            with self._starting:
+                self._start(folder)
+        if not running and not decided.start and not decided.limited and not self._groups.has_news:
+            self.settled.set()
+        due = [next_look]
         if verdict is not None:
             due.append((self._conditions.next_look() or now) - now)
-        if self._broken:
+        if self._groups.broken:
             due.append(HELD_UP_SECONDS)
         if self._house.settings.unsettled:
             due.append(SETTLE_SECONDS)
@@ -181,75 +156,27 @@ class Dispatcher:
     def _settings_now(self) -> tuple[object, ...]:
         return (now := self._house.settings).config, now.groups, now.senders, now.environment
 
-    def _is_rescan_due(self, wall: float) -> bool:
-        return wall >= self._next_rescan or wall < self._next_rescan - RESCAN_AT_MOST
-
     def _read_settings(self, wall: float) -> None:
         with self._guard:
             reread, self._reread = self._reread, False
         settings = self._house.settings
-        settings.refresh(None if reread or self._is_rescan_due(wall) else "")
+        settings.refresh(None if reread or self._groups.is_rescan_due(wall) else "")
         seen = self._settings_now()
         if not reread and all(one is other for one, other in zip(seen, self._seen, strict=True)):
             return
         self._seen = seen
         set_level(settings.config.log_level)
-        with self._guard:
-            self._news |= set(settings.groups) | set(self._waiting)
+        self._groups.look_at_all()
         self._house.settings_read()
         for worker in self.workers():
             worker.poke()
 
-    def _who_waits(self, wall: float) -> tuple[list[Waiting], float]:
-        """Groups whose messages may start a run now, and the seconds until the next retry is due."""
-        with self._guard:
-            news, self._news = self._news | self._broken, set()
-        groups = self._house.settings.groups
-        began, rescan = time.monotonic(), self._is_rescan_due(wall)
-        for folder in news | set(groups) if rescan else news:
-            waits = self._waits(groups.get(folder))
-            if waits is None:
-                self._waiting.pop(folder, None)
-            else:
-                self._waiting[folder] = waits
-        if rescan:
-            self._next_rescan = wall + until_rescan(began)
-        # A clock that was set back must not make a retry wait for hours.
-        due = {f: until if until <= wall + RETRY_SECONDS[-1] else 0.0 for f, (_, until) in self._waiting.items()}
-        ready = [Waiting(f, arrival) for f, (arrival, _) in self._waiting.items() if due[f] <= wall]
-        known = {waiting.folder for waiting in ready}
-        for errand in self._house.office.errands.all():
-            if errand.folder in groups and errand.folder not in known:
-                known.add(errand.folder)
-                ready.append(Waiting(errand.folder, errand.created))
-        later = [until - wall for until in due.values() if until > wall]
-        return ready, min(later, default=RESCAN_SECONDS)
-
-    def _waits(self, group: Group | None) -> tuple[float, float] | None:
-        """Since when, and until when a retry must not start (Unix times)."""
-        if group is None:
-            return None
-        try:
-            until = self._house.handover.waits_until(group)
-            return None if until is None else (self._house.handover.waits_since(group), until)
-        except (OSError, UserError) as error:
-            self._set_back(group.folder, error)
-            return None
-
-    def _set_back(self, folder: str, error: Exception) -> None:
-        """Something of this group must be mended, which stops no other: looked at again with every turn, said once."""
-        self._waiting.pop(folder, None)
-        if folder not in self._broken:
-            self._broken.add(folder)
-            log.error("Group held back group=%s: %s", folder, error)
-
     def _hold_back(self, ready: list[Waiting], verdict: Verdict) -> None:
         for waiting in ready:
             group = self._house.settings.groups.get(waiting.folder)
-            if group is None or verdict.chat is None or any(w.folder == group.folder for w in self.workers()):
+            if group is None or any(w.folder == group.folder for w in self.workers()):
                 continue
-            if self._house.handover.say_once(group.folder, verdict.cause):
-                self.say(group.folder, group.jid, verdict.cause, verdict.chat)
+            self._house.notices.once_per_episode(group.folder, group.jid, verdict)
 
     def _say_limited(self, limited: tuple[str, ...]) -> None:
         fresh = [folder for folder in limited if folder not in self._limited]
@@ -282,17 +209,16 @@ class Dispatcher:
                 self._house.handover.hand(group, claim)
         except (OSError, UserError) as error:
             if not made or isinstance(error, UserError):
-                self._set_back(folder, error)
+                self._groups.set_back(folder, error)
             # A claim that is on disk is carried out, whatever failed behind it: the worker moves the cursor.
         else:
-            self._broken.discard(folder)
-        self._waiting.pop(folder, None)
+            self._groups.started(folder)
         if made:
             messages, run, start = made[0]
             log.info(
                 "Processing messages group=%s run=%s count=%d errand=%s", folder, run.id, len(messages), run.errand
             )
-            self._house.journal.event("offered", run=run.id, folder=folder, messages=messages, errand=run.errand)
+            self._house.journal.event("offered", run=run.id, folder=folder, n=1, messages=messages, errand=run.errand)
             self._start_worker(Worker(self._house, run, self._runtimes.of(run.runtime), start))
 
     def _start_worker(self, worker: Worker) -> None:

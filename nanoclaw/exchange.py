@@ -75,6 +75,7 @@ class Exchange:
 
     def start(self, deliver: Deliver) -> None:
         self._deliver = deliver
+        self._reconciling = True  # the other channels come at once: nobody's replies are without one yet
         self._put_in_service("local", LocalChannel(self._home.local), None)
         log.info("Connected channel=local")
         self.reconcile()

@@ -29,6 +29,8 @@ Step = Literal[
     "sending",
     "sent",
     "reply-stored",
+    "reply-failing",
+    "reply-failed",
     "delivered",
     "run-ended",
     "container-removed",

@@ -7,7 +7,7 @@ between leaves a claim, from which the restart raises the cursor.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
@@ -27,6 +27,8 @@ from nanoclaw.stores.transcripts import Position, Transcripts
 log = logging.getLogger("nanoclaw")
 
 BROKEN_OFF = "Your previous answer broke off before it was complete; the chat was told so."
+STOPPED = "A person stopped your previous turn: what it was about is cancelled."
+CANCELLED_KEPT = 100
 
 
 class Handover:
@@ -94,6 +96,23 @@ class Handover:
             reach("cursor-moved")
             return batch
 
+    def cancel(self, group: Group) -> tuple[str, ...]:
+        """Nothing of what waits wakes the agent any more; returns the ids of the messages that would have."""
+        with self._locks.hold("cursor", group.folder):
+            cursor, view = self._refreshed(group)
+            batch = view.batch(cursor)
+            if batch is None:
+                return ()
+            self._cursors.put(group.folder, _cancelled(cursor.at(batch.place), [(batch.first, batch.place.seq)]))
+            return batch.wakers
+
+    def note(self, folder: str, text: str) -> None:
+        """The agent reads this with its next prompt."""
+        with self._locks.hold("cursor", folder), suppress(BrokenFile):
+            cursor = self._cursors.get(folder)
+            if cursor is not None and text not in (cursor.note or ""):
+                self._cursors.put(folder, replace(cursor, note=f"{cursor.note or ''}\n{text}".strip()))
+
     def hand_errand(self, group: Group, claim: Callable[[Position], None]) -> None:
         """Make a claim that covers no message, where the cursor stands: the cursor does not move."""
         with self._locks.hold("cursor", group.folder):
@@ -149,7 +168,9 @@ class Handover:
                 return False
             if cursor.judged == run.id:  # counted before a crash
                 return cursor.retry is not None and cursor.retry.kept_through is not None
-            cursor = replace(cursor, judged=run.id, note=BROKEN_OFF if settlement.broken else cursor.note)
+            note = STOPPED if settlement.cancelled else BROKEN_OFF if settlement.broken else None
+            cursor = replace(cursor, judged=run.id, note="\n".join(filter(None, (cursor.note, note))) or None)
+            cursor = _cancelled(cursor, settlement.cancelled)
             if settlement.back_to is None:
                 self._cursors.put(run.folder, replace(cursor, done=cursor.handed, retry=None))
                 return False
@@ -177,6 +198,10 @@ class Handover:
         if refreshed != cursor:
             self._cursors.put(group.folder, refreshed)
         return refreshed, view
+
+
+def _cancelled(cursor: Cursor, ranges: Sequence[tuple[int, int]]) -> Cursor:
+    return replace(cursor, cancelled=(*cursor.cancelled, *ranges)[-CANCELLED_KEPT:])
 
 
 def _merged(ranges: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:

@@ -5,28 +5,28 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shutil
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from nanoclaw.adoption import adopt, load_errands
 from nanoclaw.channels.base import Channel, State
+from nanoclaw.chat_commands import ChatCommands
 from nanoclaw.conditions import Conditions
 from nanoclaw.delivery import Delivery
 from nanoclaw.dispatcher import Dispatcher
 from nanoclaw.engine_follower import EngineFollower
 from nanoclaw.errors import UserError
 from nanoclaw.exchange import Exchange
-from nanoclaw.files.atomic import BrokenFile, write_json
+from nanoclaw.files.atomic import write_json
 from nanoclaw.files.locks import Locks
 from nanoclaw.files.watch import Watcher
 from nanoclaw.gateway.gateway import Gateway
 from nanoclaw.gateway.offline import OfflineModel
+from nanoclaw.gateway.witness import Witness
 from nanoclaw.handover import Handover
 from nanoclaw.house import House
 from nanoclaw.inbox import Inbox
@@ -34,15 +34,18 @@ from nanoclaw.ipc import snapshots
 from nanoclaw.ipc.handlers import Office
 from nanoclaw.ipc.scripts import ScriptDesks
 from nanoclaw.models import Group
+from nanoclaw.notices import Notices
 from nanoclaw.paths import Home
 from nanoclaw.reception import Reception
 from nanoclaw.runs.judge import Verdict
 from nanoclaw.runs.launch import Preparation, Runtimes
 from nanoclaw.runs.layout import container_user
 from nanoclaw.runs.records import Records, Run
+from nanoclaw.stopping import Stopper
 from nanoclaw.stores.chats import Chats
 from nanoclaw.stores.cursors import Cursors
 from nanoclaw.stores.errands import Errands
+from nanoclaw.stores.held import HeldFile
 from nanoclaw.stores.home import make_home
 from nanoclaw.stores.journal import Journal, set_level, start_log, stop_log
 from nanoclaw.stores.outbox import Outbox
@@ -55,7 +58,6 @@ from nanoclaw.turns import Turns
 log = logging.getLogger("nanoclaw")
 
 STOP_SECONDS = 4.0
-REFUSALS_LOGGED = 20
 PRUNE_SECONDS = 3600.0
 PARALLEL_STARTS = max(2, os.cpu_count() or 2)
 """So many containers start at once: more only makes each slower (FACTS, "Start-up")."""
@@ -90,7 +92,7 @@ class Host:
         self._watcher = Watcher()
         self._run_watcher = Watcher()  # of its own: no container can deafen us to people
         self._halted = threading.Event()
-        self._model_said: dict[str, Counter[int]] = {}
+        self._witness = Witness()
         self._gateway = Gateway(lambda: self.settings.environment, self._upstream, self._called)
         self.exchange = Exchange(home, self.settings, self.outbox, self._delivery_of, self._working, self._tell_owner)
         self.office = Office(
@@ -110,8 +112,17 @@ class Host:
             limit_of_files=self.exchange.limit_of_files,
         )
         self.scripts = ScriptDesks(self.office)
+        parts = (self.settings, self.handover, self.transcripts, self.outbox, self.journal)
+        self.notices = Notices(*parts, delivery=self.exchange.poke)
+        self.commands = ChatCommands(self.office, self.notices, self._is_busy)
+        self.stopper = Stopper(
+            *(home, self.settings, self.handover, errands, self.records, self.journal),
+            living=lambda folder: self.dispatcher.all_living(folder),
+            folders=lambda: [worker.folder for worker in self.dispatcher.workers()],
+            said=self._stop_said,
+        )
         self._reception = Reception(
-            *(home, self.settings, self.transcripts, chats, self.journal, self.exchange.fetch),
+            *(home, self.settings, self.transcripts, chats, self.journal, self.exchange.fetch, self.commands.obey),
             changed=lambda folder: self.dispatcher.changed(folder),
             discovered=lambda: snapshots.write(home, self.settings, chats),
         )
@@ -125,19 +136,22 @@ class Host:
             settings=self.settings,
             journal=self.journal,
             handover=self.handover,
+            notices=self.notices,
             gateway=self._gateway,
             watcher=self._run_watcher,
             office=self.office,
             start_slots=threading.Semaphore(PARALLEL_STARTS),
             changed=self._runs_changed,
-            model_said=lambda run_id, status: status in self._model_said.get(run_id, ()),
-            tell=lambda run, verdict, used_up: self.dispatcher.tell(run, verdict, used_up),
+            model_said=self._witness.said,
             over=self._over,
             delivery=self.exchange.poke,
             settings_read=self._settings_read,
         )
         preparation = Preparation(home, self._home_id, self.settings, self.records, self._snapshots)
-        conditions = Conditions(home, self.settings, runtimes)
+        held = HeldFile(home)
+        self.conditions = conditions = Conditions(home, self.settings, runtimes, held.write)
+        if (earlier := held.read()) is not None:
+            conditions.restore(earlier, time.monotonic())
         self.dispatcher = Dispatcher(house, preparation, runtimes, conditions, drain, self._run_began)
         self._engine = EngineFollower(home, self._home_id, self.settings, runtimes, self.dispatcher, self._halted)
         self._pruning = Turns("Pruning", self._prune)
@@ -147,11 +161,12 @@ class Host:
         """Take up what an earlier host left, then start the threads."""
         self.outbox.load()
         self.records.remove_drafts()
-        self._load_errands()
+        load_errands(self.office.errands, self.records)
         self._watcher.start()
         self._run_watcher.start()
         self._make_folders()
-        self._adopt()
+        adopt(self.home, self.records, self.dispatcher)
+        self.stopper.turns.guarded_turn()  # before anything starts
         self.exchange.start(self._reception.deliver)
         for path in (self.home.root, self.home.state, self.home.group_files, self.home.user_config):
             if path.is_dir():
@@ -161,15 +176,14 @@ class Host:
         self.scripts.turns.guarded_turn()
         self._watcher.add(self.home.inbox, self.inbox.touched, recursive=True)
         self._watcher.add(self.home.ipc, self.scripts.touched, recursive=True)
-        for name, part in (("inbox", self.inbox), ("requests", self.scripts), ("dispatcher", self.dispatcher)):
-            self._thread(name, part.turns.run)
-        self._thread("pruning", self._pruning.run)
+        for name, turns in self._turns().items():
+            self._thread(name, turns.run)
         self._engine.follow()
 
     def stop(self) -> None:
         """End within 5 s. Containers go on; the next host adopts them."""
         self._halted.set()
-        for turns in (self.dispatcher.turns, self.inbox.turns, self.scripts.turns, self._pruning):
+        for turns in self._turns().values():
             turns.halt()
         workers = self.dispatcher.workers()
         for worker in workers:
@@ -187,20 +201,40 @@ class Host:
         self.journal.close()
         stop_log()
 
+    def _turns(self) -> dict[str, Turns]:
+        """The threads that repeat one turn."""
+        return {
+            "stop": self.stopper.turns,
+            "inbox": self.inbox.turns,
+            "requests": self.scripts.turns,
+            "dispatcher": self.dispatcher.turns,
+            "pruning": self._pruning,
+        }
+
     def _delivery_of(self, channel: Channel) -> Delivery:
-        parts = (self.outbox, self.transcripts, channel, self.journal)
-        return Delivery(*parts, lambda: self.settings.config.assistant_name)
+        return Delivery(
+            *(self.outbox, self.transcripts, channel, self.journal),
+            assistant_name=lambda: self.settings.config.assistant_name,
+            on_uncertain=lambda: self.settings.config.on_uncertain,
+            gave_up=self.notices.gave_up,
+        )
 
     def _working(self) -> list[str]:
         """The chats where an answer is being made now."""
         return [worker.run_record.jid for worker in self.dispatcher.workers() if worker.idle_since is None]
 
     def _tell_owner(self, name: str, state: State) -> None:
-        """In the main chat; the log has it, too."""
-        for group in self.settings.groups.values():
-            if group.is_main:
-                text = f"Channel {name} at {datetime.now():%H:%M}: {state.name}. {state.detail}".strip()
-                self.dispatcher.say(group.folder, group.jid, f"channel-{name}", text)
+        text = f"Channel {name} at {datetime.now():%H:%M}: {state.name}. {state.detail}".strip()
+        self.notices.tell_owner(f"channel-{name}", text)
+
+    def _stop_said(self, folder: str, about: str, text: str) -> None:
+        group = self.settings.groups.get(folder)
+        if group is not None:
+            self.notices.say(folder, group.jid, "stopped", text, about)
+
+    def _is_busy(self, folder: str) -> bool:
+        worker = self.dispatcher.living(folder)
+        return worker is not None and worker.idle_since is None
 
     def _living(self, folder: str) -> str | None:
         worker = self.dispatcher.living(folder)
@@ -237,43 +271,18 @@ class Host:
         self.scripts.turns.poke()
         self.exchange.reconcile()
 
-    def _load_errands(self) -> None:
-        """Those that a run has claimed were left by a crash."""
-        self.office.errands.load()
-        waiting = {errand.id for errand in self.office.errands.all()}
-        for run_id in self.records.ids() if waiting else []:
-            with suppress(BrokenFile, FileNotFoundError):
-                if (claimed := self.records.load(run_id).errand) in waiting:
-                    self.office.errands.remove(str(claimed))
-
     def _over(self, run: Run, verdict: Verdict) -> None:
-        self._model_said.pop(run.id, None)
+        self._witness.forget(run.id)
         self.dispatcher.over(run, verdict)
 
     def is_settled(self) -> bool:
         """Nothing runs, nothing waits that could start now, nothing is on its way out."""
         return self.dispatcher.settled.is_set() and self.exchange.settled()
 
-    def _adopt(self) -> None:
-        for run_id in self.records.ids():
-            try:
-                run = self.records.load(run_id)
-            except (BrokenFile, FileNotFoundError) as error:
-                log.error("Run record unreadable, left alone: %s", error)
-                continue
-            if run.status != "judged":
-                log.info("Adopting run=%s status=%s", run.id, run.status)
-                try:
-                    self.dispatcher.adopt(run)
-                except UserError as error:  # its engine's command is gone: no reason to serve nobody
-                    log.error("Run not adopted, left alone run=%s: %s", run.id, error)
-        sockets = {Path(worker.run_record.socket).parent.name for worker in self.dispatcher.workers()}
-        for path in self.home.gateway.iterdir():
-            if path.name not in sockets:
-                shutil.rmtree(path, ignore_errors=True)  # of a run that is over: a crash left it
-
     def _settings_touched(self, path: str) -> None:
         name = os.path.basename(path)
+        if name.startswith("STOP"):
+            self.stopper.turns.poke()
         people_s = (".env", self.home.sender_allowlist.name, self.home.mount_allowlist.name)
         if name in people_s or (name.endswith(".toml") and not name.startswith(".")):
             self.dispatcher.settings_changed()
@@ -286,11 +295,8 @@ class Host:
         return self._offline_url
 
     def _called(self, run_id: str, kind: str, details: dict[str, Any]) -> None:
-        said = self._model_said.setdefault(run_id, Counter())
-        said[details["status"]] += 1
-        if details["reason"] is not None and said[details["status"]] > REFUSALS_LOGGED:
-            return  # a container may knock at its door a thousand times a second
-        self.journal.event("model", run=run_id, **details)
+        if self._witness.saw(run_id, details):
+            self.journal.event("model", run=run_id, **details)
 
     def _prune(self) -> float:
         removed = self.records.prune(self.settings.config.keep_runs, time.time())

@@ -98,6 +98,7 @@ class Message:
     platform's own name for the assistant, which counts as the trigger word. ``attachments``: one object each with
     ``kind`` ("photo", "voice", "file", …), ``name``, and ``path`` (relative to the group's folder) or ``problem``
     (why it is not there). ``platform_id``: what the platform calls a message that we sent.
+    ``command``: the host obeyed it (/stop, …): it is not for the agent.
     """
 
     id: str
@@ -113,6 +114,7 @@ class Message:
     run: str | None = None
     addressed: bool = False
     platform_id: str | None = None
+    command: str | None = None
 
 
 @dataclass(frozen=True)
@@ -122,3 +124,13 @@ class Line:
     seq: int
     received: str
     message: Message
+
+
+@dataclass(frozen=True)
+class Held:
+    """What holds back every run: ``since`` and ``until`` in Unix time (s); None: nobody knows until when."""
+
+    cause: str
+    detail: str
+    since: float
+    until: float | None

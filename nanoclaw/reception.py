@@ -35,7 +35,8 @@ Fetch = Callable[[str, Mapping[str, Any]], Iterator[bytes]]
 
 
 class Reception:
-    """``changed``: a group's chat has news. ``discovered``: a chat is new or has another name."""
+    """``obey``: carry out what a message commands the host to do, before it is stored; the command's name, if it
+    is one. ``changed``: a group's chat has news. ``discovered``: a chat is new or has another name."""
 
     def __init__(
         self,
@@ -45,6 +46,7 @@ class Reception:
         chats: Chats,
         journal: Journal,
         fetch: Fetch,
+        obey: Callable[[Group, Message], str | None],
         changed: Callable[[str], None],
         discovered: Callable[[], None],
     ) -> None:
@@ -54,6 +56,7 @@ class Reception:
         self._chats = chats
         self._journal = journal
         self._fetch = fetch
+        self._obey = obey
         self._changed = changed
         self._discovered = discovered
         self._failures: dict[tuple[str, str], int] = {}
@@ -82,11 +85,13 @@ class Reception:
             for attachment in message.attachments[len(kept) :]:
                 kept.append(self._keep(group, message, attachment))
             message = replace(message, attachments=tuple(kept))
+        if command := self._obey(group, message):
+            message = replace(message, command=command)
         line = self._transcripts.append(message)
         self._kept.pop((message.jid, message.id), None)
         if line is not None:
             log.info("New messages group=%s seq=%d", group.folder, line.seq)
-            self._journal.event("received", folder=group.folder, message=message.id, seq=line.seq)
+            self._journal.event("received", folder=group.folder, message=message.id, seq=line.seq, command=command)
         else:
             log.info("Message stored already, not again group=%s id=%s", group.folder, message.id)
         self._changed(group.folder)  # a duplicate, too: the first one may have been stored as the disk failed

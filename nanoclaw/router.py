@@ -32,6 +32,8 @@ def why_asleep(message: Message, group: Group, config: Config, senders: Senders 
     """None if the message may wake the group's agent, else the reason why not."""
     if message.is_bot:
         return "it is a bot's own message"
+    if message.command:
+        return f"the host itself obeyed it (/{message.command})"
     if group.requires_trigger and not group.is_main and not message.addressed:
         word = group.trigger or f"@{config.assistant_name}"
         if not _trigger(word).match(message.text):
@@ -40,9 +42,16 @@ def why_asleep(message: Message, group: Group, config: Config, senders: Senders 
     return denied[0] if denied else None
 
 
+def without_trigger(text: str, group: Group, config: Config) -> str:
+    """A message's text without the trigger word at its start."""
+    found = _trigger(group.trigger or f"@{config.assistant_name}").match(text)
+    return text[found.end() :] if found else text
+
+
 def is_context(message: Message) -> bool:
-    """May a message stand in a prompt? The assistant's own words do not: its session has them."""
-    return not message.is_bot
+    """May a message stand in a prompt? The assistant's own words do not: its session has them; nor what was for the
+    host."""
+    return not (message.is_bot or message.command)
 
 
 def compose(lines: Sequence[Line], omitted: int, config: Config, note: str | None = None) -> str:

@@ -9,25 +9,27 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import threading
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from nanoclaw.acceptance import Taken, keep_session, take
 from nanoclaw.conclusion import conclude
+from nanoclaw.deadlines import SILENT_AFTER, START_GRACE, Deadlines, Limits, heartbeat_of
 from nanoclaw.faults import reach
-from nanoclaw.house import House, utc_now
+from nanoclaw.house import House
 from nanoclaw.ipc.desk import KINDS, Desk
 from nanoclaw.ipc.policy import Asker
 from nanoclaw.models import Group, Mount
+from nanoclaw.moments import utc_now
 from nanoclaw.pending import Batch
 from nanoclaw.runs import mailbox
 from nanoclaw.runs.claims import note_output
 from nanoclaw.runs.judge import Verdict
 from nanoclaw.runs.launch import Start, new_claim
+from nanoclaw.runs.marks import marked
 from nanoclaw.runs.records import Run
 from nanoclaw.runs.runtime import Look, Runtime, StartFailed, is_starting
 from nanoclaw.stores.cursors import Cursor
@@ -40,10 +42,9 @@ TOUCH_EVERY = 60.0
 STOP_GRACE = 10.0
 STOP_AGAIN = 60.0
 """An engine that did not answer is told again after this."""
-CLOSE_GRACE = 20.0
-"""An idle agent that was told to close is stopped after this."""
-CLOSE_MARGIN = 30.0
-"""The hard timeout is at least so much above the idle one (SPEC 4)."""
+TIMED_OUT = {"timeout": "timed out", "hung": "no sign of life"}
+KILL_AGAIN = 2.0
+KILLED_LOOK = 0.2
 
 
 class Worker(threading.Thread):
@@ -52,8 +53,9 @@ class Worker(threading.Thread):
     def __init__(self, house: House, run: Run, runtime: Runtime, start_with: Start | None) -> None:
         super().__init__(name=f"run {run.id}", daemon=True)
         self.run_record = run
-        self.idle_since: float | None = None
         self.closing = False
+        self.over = threading.Event()
+        """Set when the run is judged: its container is gone."""
         self._house = house
         self._runtime = runtime
         self._start_with = start_with
@@ -68,13 +70,16 @@ class Worker(threading.Thread):
         self._requests_again: float | None = None
         self._begun = False
         self._taken = Taken()
-        self.close_wanted = False
+        self.close_wanted = run.kind != "message"
+        """Of a run whose prompt commands the CLI: what people write must not be obeyed so."""
         self._look_now = False
-        self._last_output = time.monotonic()
-        self._gone_by = math.inf
+        now = time.monotonic()
+        self._deadlines = Deadlines(last_output=now, beat=now + START_GRACE - SILENT_AFTER)
+        self._heartbeat: int | None = None
         self._next_stop = 0.0
         self._claim_ahead = True
         self._revoked = False
+        self._stopping = False
         self._next_look = 0.0
         self._next_touch = 0.0
         self._verdict: Verdict | None = None
@@ -82,6 +87,11 @@ class Worker(threading.Thread):
     @property
     def folder(self) -> str:
         return self.run_record.folder
+
+    @property
+    def idle_since(self) -> float | None:
+        """Monotonic time in s; None while the agent works."""
+        return self._deadlines.idle_since
 
     def poke(self, look: bool = False) -> None:
         """Something may have changed; ``look``: the container may have ended."""
@@ -92,6 +102,18 @@ class Worker(threading.Thread):
         """Let the agent end when it has finished its turn."""
         self.close_wanted = True
         self._turns.poke()
+
+    def cut_off(self) -> None:
+        """A person stopped the run, which is marked so: nothing that it says from now on counts, and it cannot ask the
+        model any more."""
+        self._stopping = True
+        self._house.gateway.close(self.run_record.id)
+        self._turns.poke()
+
+    def kill(self) -> None:
+        """SIGKILL to the container, from whatever thread; the worker sees that it is gone."""
+        self._runtime.kill(self.run_record.container, self.run_record.container_id)
+        self.poke(look=True)
 
     def halt(self) -> None:
         """The host ends: the container goes on, the next host adopts it."""
@@ -114,6 +136,8 @@ class Worker(threading.Thread):
             if self._turns.halted:
                 return 0.0
             now = time.monotonic()
+        if self._stopping:
+            return self._be_stopped(now) if self._verdict is None else 0.0
         self._take_requests()
         more = self._take_events(now)
         if self._ended(now):
@@ -122,7 +146,7 @@ class Worker(threading.Thread):
         if now >= self._next_touch:
             mailbox.touch_host(self._directory)
             self._next_touch = now + TOUCH_EVERY
-        wait = self._deadlines(now)
+        wait = self._time_passes(now)
         if self._requests_again is not None:
             wait = min(wait, self._requests_again)
         return 0.0 if more else wait
@@ -132,7 +156,12 @@ class Worker(threading.Thread):
     def _begin(self) -> None:
         """Open the run's door, then start its container or take it over. What fails here is tried again as a whole."""
         run = self.run_record
-        self._house.gateway.open(run.id, Path(run.socket), run.placeholder_hash)
+        if marked(self._directory) is not None:
+            self._stopping = True
+        if not self._stopping:
+            self._house.gateway.open(run.id, Path(run.socket), run.placeholder_hash)
+            if self._stopping:  # since then: cut_off found no door yet
+                self._house.gateway.close(run.id)
         for path in self._watched():
             self._house.watcher.add(path, lambda path: self.poke())
         if self._start_with is not None:
@@ -146,6 +175,9 @@ class Worker(threading.Thread):
         log.info("Spawning container group=%s run=%s", run.folder, run.id)
         self._house.journal.event("spawn", run=run.id, folder=run.folder)
         with self._house.start_slots:
+            if self._stopping:
+                self._finish(Look("created"))
+                return
             try:
                 run.container_id = self._runtime.start(self._directory, start.argv, start.environment, start.cwd)
             except StartFailed as error:
@@ -160,7 +192,9 @@ class Worker(threading.Thread):
         run.status, run.started = "started", utc_now()
         self._house.records.save(run)
         reach("run-started")
-        self._last_output = time.monotonic()
+        now = time.monotonic()
+        self._deadlines.output(now)
+        self._deadlines.beat = now + START_GRACE - SILENT_AFTER
 
     def _take_over(self) -> None:
         """A command of an earlier host may still be about to start the container: nobody may believe it absent
@@ -195,14 +229,14 @@ class Worker(threading.Thread):
         note_output(self.run_record.claims)
         self.run_record.replies += 1
         self._house.records.save(self.run_record)
-        self._last_output = time.monotonic()
+        self._deadlines.output(time.monotonic())
 
     def _take_events(self, now: float) -> bool:
         """True when there may be more."""
         taken = take(self._house, self.run_record, self._taken)
         self._taken = Taken()
         if taken.output:
-            self._last_output = now
+            self._deadlines.output(now)
         if taken.idle is not None:
             self._became_idle(now if taken.idle else None)
         self._look_now = self._look_now or taken.ended
@@ -210,7 +244,7 @@ class Worker(threading.Thread):
 
     def _became_idle(self, since: float | None) -> None:
         if (since is None) != (self.idle_since is None):
-            self.idle_since = since
+            self._deadlines.idle_since = since
             self._house.changed()
 
     # -- follow-ups and deadlines --------------------------------------------------------------------------------
@@ -237,7 +271,7 @@ class Worker(threading.Thread):
             self.close_wanted = True
         if self.close_wanted and not self.closing:
             self.closing = True
-            self._gone_by = now + CLOSE_GRACE if self.idle_since is not None else math.inf
+            self._deadlines.told_to_close = now if self.idle_since is not None else None
             mailbox.write_close(self._directory)
             log.info("Closing container group=%s run=%s", self.folder, self.run_record.id)
         if group is None or self.closing or self.run_record.error is not None:
@@ -256,30 +290,69 @@ class Worker(threading.Thread):
         self._claim_ahead = False
         if batch is not None:
             self._became_idle(None)
-            self._last_output = now
+            self._deadlines.output(now)
             log.info("Processing messages group=%s run=%s count=%d follow-up", run.folder, run.id, len(batch.lines))
-            self._house.journal.event("offered", run=run.id, folder=run.folder, messages=batch.wakers)
+            self._house.journal.event(
+                "offered", run=run.id, folder=run.folder, n=len(run.claims), messages=batch.wakers
+            )
 
-    def _deadlines(self, now: float) -> float:
+    def _limits(self) -> Limits:
+        """As the settings say now, for a living run, too."""
         group, config, run = self._group(), self._house.settings.config, self.run_record
-        idle_timeout = (group.idle_timeout or config.idle_timeout) if group else run.idle_timeout
-        timeout = (group.timeout or config.timeout) if group else run.timeout
-        hard = min(self._gone_by, self._last_output + max(timeout, idle_timeout + CLOSE_MARGIN))
-        if now >= hard and now >= self._next_stop:
-            log.warning("Container timeout group=%s run=%s: timed out, stopping", run.folder, run.id)
-            run.timed_out = True
-            self._house.records.save(run)
-            self._runtime.stop(run.container, run.container_id, STOP_GRACE)
-            self._look_now = True
-            self._next_stop = now + STOP_AGAIN
-            return 0.0
-        due = [self._next_look, self._next_touch, max(hard, self._next_stop)]
-        if self.idle_since is not None and not self.closing:
-            due.append(self.idle_since + idle_timeout)
-            if now >= self.idle_since + idle_timeout:
-                self.close_wanted = True
+        if group is None:
+            return Limits(run.timeout, run.idle_timeout, config.progress_after)
+        timeout, idle = group.timeout or config.timeout, group.idle_timeout or config.idle_timeout
+        return Limits(timeout, idle, config.progress_after)
+
+    def _time_passes(self, now: float) -> float:
+        """Do what is due; returns the seconds until something is."""
+        beat = heartbeat_of(self._directory)
+        if beat != self._heartbeat:
+            self._heartbeat = beat
+            if self._deadlines.alive(now):
+                log.info("Heartbeat is back group=%s run=%s", self.folder, self.run_record.id)
+        action, when = self._deadlines.due(now, self._limits())
+        if action in ("hung", "timeout"):
+            if now >= self._next_stop:
+                self._time_out(action, now)
                 return 0.0
-        return max(0.0, min(due) - now)
+            when = self._next_stop
+        elif action == "close":
+            self.close_wanted = True
+            return 0.0
+        elif action == "silent":
+            self._deadlines.silent = self._look_now = True
+            log.warning("No heartbeat group=%s run=%s for %d s", self.folder, self.run_record.id, SILENT_AFTER)
+            self._house.journal.event("silent", run=self.run_record.id, folder=self.folder)
+            return 0.0
+        elif action == "progress":
+            self._deadlines.progress_said = True
+            cause = f"progress-{len(self.run_record.claims)}-{self.run_record.replies}"
+            about, jid = self.run_record.id, self.run_record.jid
+            self._house.notices.say(self.folder, jid, cause, "I am still at work on this.", about)
+            return 0.0
+        return max(0.0, min(when, self._next_look, self._next_touch) - now)
+
+    def _time_out(self, why: Literal["hung", "timeout"], now: float) -> None:
+        run = self.run_record
+        log.warning("Container timeout group=%s run=%s: %s, stopping", run.folder, run.id, TIMED_OUT[why])
+        run.timed_out, run.hung = why == "timeout", why == "hung"
+        self._house.records.save(run)
+        self._runtime.stop(run.container, run.container_id, STOP_GRACE)
+        self._look_now = True
+        self._next_stop = now + STOP_AGAIN
+
+    def _be_stopped(self, now: float) -> float:
+        """A person stopped this run: it is over when its container is seen to be gone."""
+        run = self.run_record
+        look = self._runtime.look(self._directory, run.container, run.container_id)
+        if look.state in ("exited", "absent", "created"):
+            self._finish(look)
+            return 0.0
+        if now >= self._next_stop:
+            self._next_stop = now + KILL_AGAIN
+            self._runtime.kill(run.container, run.container_id)
+        return KILLED_LOOK
 
     # -- end -----------------------------------------------------------------------------------------------------
 
@@ -306,6 +379,7 @@ class Worker(threading.Thread):
     def _finish(self, look: Look, start_error: StartFailed | None = None) -> None:
         self._verdict = conclude(self._house, self.run_record, self._runtime, look, start_error)
         self._turns.halt()
+        self.over.set()
         self._house.over(self.run_record, self._verdict)
 
 

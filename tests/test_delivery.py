@@ -14,6 +14,8 @@ from nanoclaw.channels.base import Channel, FetchFailed, Limits, Outgoing, SendF
 from nanoclaw.channels.local import LocalChannel
 from nanoclaw.delivery import IDLE_SECONDS, Delivery
 from nanoclaw.paths import Home
+from nanoclaw.stores import transcripts as transcripts_module
+from nanoclaw.stores.outbox import Reply
 from nanoclaw.stores.transcripts import Position
 from tests.support.parts import Parts, lines_of
 
@@ -67,6 +69,9 @@ class House:
     def __init__(self, home: Home) -> None:
         self.home = home
         self.flaky = Flaky()
+        self.policy = "resend"
+        self.told: list[tuple[str, str]] = []
+        self.gave_up: Callable[[Reply, str], None] = lambda reply, reason: self.told.append((reply.id, reason))
         self.restart()
 
     def restart(self) -> None:
@@ -75,7 +80,11 @@ class House:
         outbox, transcripts = self.parts.outbox, self.parts.transcripts
         channels: tuple[Channel, ...] = (self.local, self.flaky)
         self.made = made = [
-            Delivery(outbox, transcripts, channel, self.parts.journal, lambda: "Andy") for channel in channels
+            Delivery(
+                *(outbox, transcripts, channel, self.parts.journal, lambda: "Andy", lambda: self.policy),
+                gave_up=lambda reply, reason: self.gave_up(reply, reason),
+            )
+            for channel in channels
         ]
         self.delivery = Both(*made)
 
@@ -88,6 +97,13 @@ class House:
 
     def far_side(self, name: str = "main") -> list[str]:
         return [line["text"] for line in lines_of(self.home.local / f"{name}.jsonl")]
+
+    def journal(self, event: str) -> list[dict[str, Any]]:
+        lines = [line for path in self.home.logs.glob("journal-*.jsonl") for line in lines_of(path)]
+        return [line for line in lines if line["event"] == event]
+
+    def failed(self, reply_id: str) -> dict[str, Any]:
+        return dict(json.loads((self.home.outbox / "failed" / f"{reply_id}.json").read_bytes()))
 
     def near_side(self, jid: str = "local:main") -> list[str]:
         return [line["id"] for path in sorted(self.home.chat(jid).glob("*.jsonl")) for line in lines_of(path)]
@@ -239,6 +255,243 @@ def test_a_file_goes_along_and_its_copy_goes_when_it_is_delivered(house: House) 
     assert os.listdir(house.parts.outbox.files) == []
 
 
+def test_a_text_too_long_for_a_caption_goes_first_and_only_once(house: House) -> None:
+    house.flaky.limits = Limits(text=40, caption=10)
+    (house.parts.outbox.files / "r-1").write_bytes(b"content")
+    house.parts.outbox.put("r-1", "flaky:1", "main", "longer than 10", WHEN, quote="7", file="a.txt")
+    take, files = house.flaky.send, []
+
+    def send(message: Outgoing) -> str:
+        files.append((message.text, message.file is not None, message.quote))
+        return take(message)
+
+    house.flaky.send = send  # type: ignore[method-assign]
+    house.flaky.trouble["r-1.2"] = SendFailed("down")
+    house.delivery.turn(0.0)
+    house.flaky.trouble.clear()
+    house.restart()
+    house.delivery.turn(0.0)
+    assert files == [("longer than 10", False, "7"), ("", True, None), ("", True, None)]
+    assert house.near_side("flaky:1") == ["r-1"]
+
+
+# -- was it taken? -----------------------------------------------------------------------------------------------------
+
+LONG = "\n".join(f"line {number} of a long reply" for number in range(3))
+CUT = SendFailed("the connection was cut", uncertain=True)
+
+
+def crash_within(house: House, part: str) -> None:
+    """The host dies while the platform takes a part."""
+
+    class Killed(BaseException):
+        pass
+
+    take = house.flaky.send
+
+    def send(message: Outgoing) -> str:
+        taken = take(message)
+        if message.key == part:
+            raise Killed
+        return taken
+
+    house.flaky.send = send  # type: ignore[method-assign]
+    with pytest.raises(Killed):
+        house.delivery.turn(0.0)
+    house.flaky.send = take  # type: ignore[method-assign]
+    house.restart()
+
+
+@pytest.mark.parametrize("how", ["crash", "cut"])
+def test_hold_sets_aside_what_may_have_been_taken_and_the_next_goes_on(house: House, how: str) -> None:
+    house.policy = "hold"
+    house.put_text("r-1", LONG)
+    house.put("r-2", jid="flaky:1")
+    if how == "crash":
+        crash_within(house, "r-1.2")
+    else:
+        house.flaky.trouble["r-1.2"] = CUT
+    house.delivery.turn(0.0)
+    kept = house.failed("r-1")
+    assert "nobody knows whether the platform took it (part 2 of 3)" in kept["reason"]
+    assert "`outbox retry r-1`" in kept["reason"] and "`outbox drop r-1`" in kept["reason"]
+    assert house.told == [("r-1", kept["reason"])] and kept["sent"] == 1
+    assert house.flaky.asked == ["r-1.1", "r-1.2", "r-2"] and house.near_side("flaky:1") == ["r-2"]
+    assert [(e["part"], e["parts"], e["policy"]) for e in house.journal("uncertain")] == [(2, 3, "hold")]
+    house.flaky.trouble.clear()
+    house.parts.outbox.retry("r-1")
+    house.delivery.turn(1.0)
+    assert house.flaky.asked[3:] == ["r-1.2", "r-1.3"] and house.near_side("flaky:1") == ["r-2", "r-1"]
+
+
+@pytest.mark.parametrize("how", ["crash", "cut"])
+def test_resend_repeats_only_the_part_in_doubt_and_says_so(house: House, how: str) -> None:
+    house.put_text("r-1", LONG)
+    if how == "crash":
+        crash_within(house, "r-1.2")
+    else:
+        house.flaky.trouble["r-1.2"] = CUT
+        house.delivery.turn(0.0)
+        house.flaky.trouble.clear()
+    house.delivery.turn(5.0)
+    assert house.flaky.asked == ["r-1.1", "r-1.2", "r-1.2", "r-1.3"]
+    assert [(e["part"], e["parts"], e["policy"]) for e in house.journal("uncertain")] == [(2, 3, "resend")]
+    assert [e["part"] for e in house.journal("sending")] == [1, 2, 2, 3]
+    (done,) = house.journal("delivered")
+    assert (done["platform_id"], done["parts"]) == (f"p{len(house.flaky.sent)}", 3)
+
+
+def test_what_was_surely_refused_is_not_held_after_a_crash(house: House) -> None:
+    house.policy = "hold"
+    house.put("r-1", jid="flaky:1")
+    house.flaky.trouble["r-1"] = SendFailed("refused")
+    house.delivery.turn(0.0)
+    house.flaky.trouble.clear()
+    house.restart()
+    house.delivery.turn(0.0)
+    assert house.near_side("flaky:1") == ["r-1"] and house.told == []
+
+
+def test_where_the_channel_takes_keys_nothing_is_uncertain(house: House) -> None:
+    house.policy = "hold"
+    house.put("r-1")
+    house.parts.outbox.mark_sending(house.parts.outbox.heads()[0])
+    house.restart()
+    house.delivery.turn(0.0)
+    assert house.far_side() == ["text r-1"] and house.journal("uncertain") == house.journal("sending") == []
+
+
+def test_what_may_have_been_taken_is_not_repeated_to_a_platform_that_is_away(house: House) -> None:
+    house.put("r-1", jid="flaky:1")
+    crash_within(house, "r-1")
+    house.flaky.state = State("connecting")
+    now = 0.0
+    for _ in range(20):
+        now += house.delivery.turn(now)
+    assert house.flaky.asked == ["r-1"] and now <= 20.0
+    house.flaky.state = State("connected")
+    house.delivery.turn(now)
+    assert house.flaky.asked == ["r-1", "r-1"]
+    assert house.near_side("flaky:1") == ["r-1"]
+
+
+def test_no_answer_for_ever_is_given_up_also_while_the_channel_has_trouble(house: House) -> None:
+    house.flaky.state = State("error", "another program polls this bot")
+    house.flaky.trouble["r-1"] = CUT
+    house.put("r-1", jid="flaky:1")
+    now = 0.0
+    while now < 200.0:
+        now += house.delivery.turn(now)
+    assert house.flaky.asked == ["r-1"] * 6
+    assert house.failed("r-1")["reason"].startswith("the connection was cut; it was sent, and nobody knows")
+
+
+def test_a_full_disk_after_the_platform_took_it_sends_nothing_twice(house: House) -> None:
+    house.policy = "hold"
+    house.put_text("r-1", LONG)
+    chat, take = house.home.chat("flaky:1"), house.flaky.send
+
+    def send(message: Outgoing) -> str:
+        if message.key == "r-1.3":  # from here on its transcript cannot be written
+            chat.rmdir()
+            chat.write_text("no directory")
+        return take(message)
+
+    house.flaky.send = send  # type: ignore[method-assign]
+    house.delivery.turn(0.0)
+    assert len(house.flaky.asked) == 3
+    chat.unlink()
+    house.delivery.turn(5.0)
+    assert house.near_side("flaky:1") == ["r-1"] and len(house.flaky.asked) == 3
+
+
+# -- giving up ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_crash_while_people_are_told_tells_them_again_and_never_not_at_all(house: House) -> None:
+    house.flaky.trouble["r-1"] = SendFailed("no such chat", permanent=True)
+    house.put("r-1", "r-2", jid="flaky:1")
+    tell, calls = house.gave_up, []
+
+    def dies(reply: Reply, reason: str) -> None:
+        calls.append(reply.id)
+        raise OSError("disk full")
+
+    house.gave_up = dies
+    house.delivery.turn(0.0)
+    assert calls == ["r-1"] and not (house.home.outbox / "failed" / "r-1.json").exists()
+    house.gave_up = tell
+    house.flaky.trouble.clear()
+    house.restart()
+    house.delivery.turn(0.0)
+    assert house.told == [("r-1", "no such chat")] and house.failed("r-1")["reason"] == "no such chat"
+    assert house.near_side("flaky:1") == ["r-2"], "it was told to have failed: it is not sent"
+    house.restart()
+    house.delivery.turn(0.0)
+    assert len(house.told) == 1
+
+
+def test_a_notice_that_fails_makes_no_notice(house: House) -> None:
+    house.flaky.trouble["notice-r-1"] = SendFailed("no such chat", permanent=True)
+    house.put("notice-r-1", jid="flaky:1")
+    house.delivery.turn(0.0)
+    assert house.told == [] and house.failed("notice-r-1")
+
+
+def test_tries_are_counted_over_restarts_and_shown(house: House) -> None:
+    house.flaky.trouble["r-1"] = SendFailed("down")
+    house.put("r-1", jid="flaky:1")
+    for _ in range(6):
+        house.delivery.turn(0.0)
+        house.restart()
+    assert house.flaky.asked == ["r-1"] * 6 and house.failed("r-1")["tries"] == 6
+    assert house.told == [("r-1", "down")]
+
+
+def test_a_reply_that_is_dropped_while_it_is_sent_ends_there(house: House) -> None:
+    house.put_text("r-1", LONG)
+    house.put("r-2", jid="flaky:1")
+    take = house.flaky.send
+
+    def send(message: Outgoing) -> str:
+        if message.key == "r-1.2":
+            house.parts.outbox.drop("r-1")
+        return take(message)
+
+    house.flaky.send = send  # type: ignore[method-assign]
+    house.delivery.turn(0.0)
+    assert house.flaky.asked == ["r-1.1", "r-1.2", "r-2"] and house.near_side("flaky:1") == ["r-2"]
+    assert sorted(os.listdir(house.home.outbox)) == ["failed", "files"]
+
+
+def test_a_delivered_reply_is_known_over_segments(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transcripts_module, "SEGMENT_BYTES", 500)
+    names = [f"r-{number}" for number in range(30)]
+    house.put(*names, jid="flaky:1")
+    old = house.parts.outbox.heads()[0]
+    house.delivery.turn(0.0)
+    assert len(list(house.home.chat("flaky:1").glob("*.jsonl"))) > 5
+    (house.home.outbox / "r-0.json").write_text(json.dumps({**vars(old), "state": "sending"}))
+    house.restart()
+    house.delivery.turn(0.0)
+    assert house.flaky.asked == names and not (house.home.outbox / "r-0.json").exists()
+
+
+def test_a_reply_that_makes_a_bug_holds_up_its_own_chat_only(house: House) -> None:
+    house.put("r-1", jid="flaky:1")
+    house.put("r-2", jid="flaky:2")
+    contains = house.parts.transcripts.contains
+
+    def bug(jid: str, message_id: str) -> bool:
+        if message_id == "r-1":
+            raise ZeroDivisionError
+        return contains(jid, message_id)
+
+    house.parts.transcripts.contains = bug  # type: ignore[method-assign]
+    assert house.delivery.turn(0.0) == 5.0
+    assert house.near_side("flaky:2") == ["r-2"]
+
+
 @pytest.mark.parametrize("bug", [KeyError("x"), OSError("x"), RuntimeError("x")])
 def test_a_bug_in_one_channel_holds_up_no_other(house: House, bug: Exception) -> None:
     house.flaky.trouble["r-1"] = bug
@@ -318,6 +571,19 @@ def test_keys_are_looked_for_in_the_tail(local: Callable[[], LocalChannel]) -> N
     assert path.stat().st_size == size
     local().send(Outgoing("local:a", "new", "k1"))
     assert path.read_bytes().endswith(b'"text": "new"}\n')
+
+
+def test_the_machines_trouble_is_waited_out(house: House) -> None:
+    """A directory that is away, as a disk that is full: no try is used up."""
+    aside = house.home.local.rename(house.home.state / "aside")
+    house.put("r-1")
+    now = 0.0
+    for _ in range(20):
+        now += house.delivery.turn(now)
+    assert house.told == [] and house.parts.outbox.heads()[0].tries == 0
+    aside.rename(house.home.local)
+    house.delivery.turn(now)
+    assert house.far_side() == ["text r-1"]
 
 
 def test_a_far_side_that_cannot_be_written_is_a_failed_send(local: Callable[[], LocalChannel]) -> None:

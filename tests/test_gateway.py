@@ -12,6 +12,7 @@ import ssl
 import stat
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from nanoclaw.gateway.connections import MOST_CONNECTIONS, Server, end_connectio
 from nanoclaw.gateway.endpoint import Endpoint, Request, _Handler
 from nanoclaw.gateway.gateway import Gateway, socket_path_for
 from nanoclaw.gateway.placeholder import hash_placeholder, new_placeholder
+from nanoclaw.gateway.upstream import error_text, retry_at
 from nanoclaw.models import Credential, Environment
 from tests.support.scripted_model import Error, Hang, ScriptedModel, Text
 
@@ -215,9 +217,9 @@ def test_no_credential_is_a_401_that_is_not_retried(bench: Bench) -> None:
     response = bench.call()
     assert (response.status, response.headers["x-should-retry"]) == (401, "false")
     assert error_of(response) == "authentication_error"
-    assert bench.event(0) == {"status": 401, "reason": "no_credential", "path": "/v1/messages"} | {
-        "seconds": bench.event(0)["seconds"]
-    }
+    event = bench.event(0)
+    assert (event["status"], event["reason"], event["path"]) == (401, "no_credential", "/v1/messages")
+    assert (event["error"], event["until"]) == ("no_credential: no credential in .env on the host", None)
 
 
 def test_a_body_over_the_limit_is_refused_unread(bench: Bench) -> None:
@@ -337,6 +339,7 @@ def test_a_stream_that_breaks_off_upstream_breaks_off_here(bench: Bench) -> None
         response = bench.call(body=BODY | {"stream": True})
         with pytest.raises(http.client.IncompleteRead):
             response.read()
+    assert (bench.event(0)["status"], bench.event(0)["reason"]) == (502, "upstream")
 
 
 def test_a_container_cannot_hold_any_number_of_threads(bench: Bench) -> None:
@@ -358,6 +361,8 @@ def test_an_upstream_that_is_down_is_a_502_in_the_apis_shape(bench: Bench) -> No
     assert (response.status, response.headers["x-should-retry"]) == (502, None)
     assert error_of(response) == "api_error"
     assert bench.event(0)["reason"] == "upstream"
+    assert f"cannot reach http://127.0.0.1:{port}" in bench.event(0)["error"]
+    assert [bench.call().headers["x-should-retry"] for _ in range(2)] == [None, "false"]
 
 
 def test_status_and_retry_after_pass_through(bench: Bench) -> None:
@@ -374,6 +379,103 @@ def test_a_refused_credential_is_not_tried_again(bench: Bench) -> None:
         bench.environment = Environment(KEY, model.url)
         response = bench.call()
         assert (response.status, response.headers.get_all("x-should-retry")) == (401, ["false"])
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "retry"),
+    [
+        (400, {}, None),
+        (401, {}, "false"),
+        (402, {}, "false"),
+        (403, {}, "false"),
+        (429, {}, "false"),
+        (429, {"retry-after": "10"}, None),
+        (429, {"retry-after": "11"}, "false"),
+        (429, {"retry-after": "1", "anthropic-ratelimit-unified-reset": "9999999999"}, "false"),
+        (500, {}, None),
+        (529, {"retry-after": "100"}, None),
+    ],
+)
+def test_the_sdk_waits_only_where_it_is_short(
+    bench: Bench, status: int, headers: dict[str, str], retry: str | None
+) -> None:
+    with ScriptedModel(lambda _: Error(status, headers)) as model:
+        bench.environment = Environment(KEY, model.url)
+        assert bench.call().headers["x-should-retry"] == retry
+
+
+def test_the_third_failure_in_a_row_of_a_run_ends_the_retries(bench: Bench) -> None:
+    answers = iter([Error(500), Error(529), "well again", Error(503), Error(500), Error(429), Error(500)])
+    with ScriptedModel(lambda _: next(answers)) as model:
+        bench.environment = Environment(KEY, model.url)
+        retry = [bench.call().headers["x-should-retry"] for _ in range(7)]
+    assert retry == [None, None, None, None, None, "false", "false"]
+
+
+def test_the_host_hears_what_was_said_before_the_container_does(bench: Bench) -> None:
+    """The container's word for it comes later, and is believed only then."""
+    message = f"you sent {SECRET}:\nno\x1b " + "x" * 500
+    with ScriptedModel(lambda _: Error(429, {"retry-after": "60"}, message)) as model:
+        bench.environment = Environment(KEY, model.url)
+        before = time.time()
+        assert len(bench.call().read()) > 500
+        (event,) = [details for _, _, details in bench.events]
+        assert before + 60 <= event["until"] <= time.time() + 60
+        assert event["error"].startswith("rate_limit_error: you sent [credential]: no xxx")
+        assert len(event["error"]) == 300
+        bench.environment = Environment(None)
+        bench.call().read()
+        assert bench.events[1][2]["error"].startswith("no_credential: ")
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"[]", b'{"error": "x"}', b"[" * 70_000, b'{"error": {"type"'])
+def test_an_error_in_no_known_shape(body: bytes) -> None:
+    assert error_text(503, body) == "HTTP 503"
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "wait"),
+    [
+        (429, {}, None),
+        (429, {"retry-after": "17"}, 17),
+        (529, {"retry-after": "1.5"}, 1.5),
+        (429, {"retry-after": "-3"}, 0),
+        (429, {"retry-after": "nan"}, None),
+        (429, {"retry-after": "soon"}, None),
+        (429, {"retry-after": "9e99"}, 8 * 86400),
+        (429, {"retry-after": "Sun, 22 Nov 2026 12:01:00 GMT"}, 60),
+        (429, {"retry-after": "Sun, 22 Nov 2026 12:01:00 GMT", "date": "Sun, 22 Nov 2026 12:00:50 GMT"}, 10),
+        (429, {"anthropic-ratelimit-unified-reset": "1795348920"}, 120),
+        (429, {"anthropic-ratelimit-unified-reset": "1795348920", "date": "Sun, 22 Nov 2026 11:02:00 GMT"}, 3600),
+        (429, {"anthropic-ratelimit-unified-reset": "1795348920", "retry-after": "5"}, 120),
+        (
+            429,
+            {
+                "anthropic-ratelimit-unified-reset": "1795348920",
+                "anthropic-ratelimit-unified-status": "allowed_warning",
+                "retry-after": "5",
+            },
+            5,
+        ),
+        (529, {"anthropic-ratelimit-unified-reset": "1795348920"}, None),
+        (
+            429,
+            {
+                "anthropic-ratelimit-requests-remaining": "0",
+                "anthropic-ratelimit-requests-reset": "2026-11-22T12:00:30Z",
+                "anthropic-ratelimit-input-tokens-remaining": "0",
+                "anthropic-ratelimit-input-tokens-reset": "2026-11-22T12:00:40Z",
+                "anthropic-ratelimit-output-tokens-remaining": "7",
+                "anthropic-ratelimit-output-tokens-reset": "2026-11-22T13:00:00Z",
+            },
+            40,
+        ),
+    ],
+)
+def test_when_the_platform_takes_it_again(status: int, headers: dict[str, str], wait: float | None) -> None:
+    noon = 1795348800.0  # 2026-11-22 12:00 UTC
+    until = retry_at(status, headers, noon)
+    assert until == (None if wait is None else noon + wait)
 
 
 def test_connections_are_kept_on_both_sides_and_a_dead_one_is_replaced(bench: Bench) -> None:

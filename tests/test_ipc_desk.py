@@ -449,6 +449,9 @@ def test_an_agent_cannot_ask_for_what_the_owner_may(place: Place) -> None:
         "reset_cursor": {"folder": "main", "to": 0},
         "clear_session": {"folder": "main"},
         "run_again": {"run": RUN},
+        "compact": {"folder": "main"},
+        "retry_reply": {"reply": "x"},
+        "drop_reply": {"reply": "x"},
     }.items():
         (desk.directory / "tasks" / f"{kind}.json").write_text(json.dumps({"type": kind, **fields}))
         desk.turn(time.time())

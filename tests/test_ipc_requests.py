@@ -34,7 +34,11 @@ def registering(**fields: Any) -> bytes:
         (b'{"type": "list_tasks"}', Request("list_tasks")),
         (b'{"type": "reset_cursor", "folder": "team", "to": 0}', Request("reset_cursor", None, "team", {"to": 0})),
         (b'{"type": "clear_session", "folder": "team"}', Request("clear_session", None, "team")),
+        (b'{"type": "compact", "folder": "team"}', Request("compact", None, "team")),
         (b'{"type": "run_again", "run": "main-1"}', Request("run_again", None, None, {"run": "main-1"})),
+        (b'{"type": "retry_reply", "reply": "r", "from_start": true}',
+         Request("retry_reply", None, None, {"reply": "r", "from_start": True})),
+        (b'{"type": "drop_reply", "reply": "r"}', Request("drop_reply", None, None, {"reply": "r"})),
     ],
 )  # fmt: skip
 def test_a_request(data: bytes, expected: Request) -> None:
@@ -130,7 +134,7 @@ OWN_BY_ANYBODY = {"message", "file", "list_groups", "list_tasks"} | {
     f"{verb}_task" for verb in ("schedule", "update", "pause", "resume", "cancel")
 }
 HOUSE = {"register_group", "refresh_groups"}
-SCRIPTS = {"reset_cursor", "clear_session", "run_again"}
+SCRIPTS = {"reset_cursor", "clear_session", "compact", "run_again", "retry_reply", "drop_reply"}
 
 
 @pytest.mark.parametrize("kind", sorted(FIELDS))

@@ -17,7 +17,7 @@ PACKAGE = PROJECT / "nanoclaw"
 
 # From left to right. The parts of one layer know nothing of each other. A new part fails until it is placed here.
 LAYERS = [
-    {"errors", "models", "environment", "faults"},
+    {"errors", "models", "environment", "faults", "moments"},
     {"paths", "turns"},
     {"rounds"},
     {"config"},
@@ -27,12 +27,16 @@ LAYERS = [
     {"pending"},
     {"gateway", "channels"},
     {"runs"},
-    {"inbox", "handover", "conditions", "delivery", "ipc", "reception"},
+    {"handover", "conditions", "delivery", "ipc", "deadlines"},
+    {"notices", "waiting", "stopping", "status"},
+    {"chat_commands"},
+    {"inbox", "reception"},
     {"exchange"},
     {"house"},
     {"acceptance", "conclusion"},
     {"worker"},
     {"dispatcher"},
+    {"adoption"},
     {"engine_follower"},
     {"host"},
     {"doctor"},

@@ -35,6 +35,7 @@ class Desk:
         self.journal = Journal(home.logs)
         self.reception = Reception(
             *(home, self.parts.settings, self.parts.transcripts, self.parts.chats, self.journal, self._fetch),
+            obey=lambda group, message: None,
             changed=self.changed.append,
             discovered=self._new_chat,
         )

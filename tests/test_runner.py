@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -68,7 +69,7 @@ class Run:
 
     def execute(self, argv: list[str], env: dict[str, str] | None = None) -> Run:
         with open(self.directory / "log", "wb") as log:
-            self.process = subprocess.Popen(argv, env=env, stdout=log, stderr=log)
+            self.process = subprocess.Popen(argv, env=env, stdout=log, stderr=log, start_new_session=True)
         return self
 
     def events(self, kind: str = "") -> list[dict[str, Any]]:
@@ -126,8 +127,9 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
     yield one
     for run in runs:
-        if run.process is not None and run.process.poll() is None:
-            run.process.kill()
+        if run.process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(run.process.pid, signal.SIGKILL)  # the CLI, too, which may have background work
             run.process.wait()
 
 
@@ -254,6 +256,16 @@ def test_sigterm_breaks_off_the_turn_without_a_result(start: Start) -> None:
         assert run.events("consumed")
 
 
+def test_sigterm_when_idle(start: Start) -> None:
+    with ScriptedModel() as model:
+        run = start(model)
+        name, run = run.prompt("hello"), run.start()
+        run.result(name), run.idle()
+        assert run.process is not None
+        run.process.send_signal(signal.SIGTERM)
+        assert run.ended() == ("sigterm", 0)
+
+
 def test_sigterm_while_starting(start: Start) -> None:
     with ScriptedModel() as model:
         run = start(model)
@@ -367,6 +379,107 @@ def test_the_conversation_is_archived_before_it_is_compacted(start: Start) -> No
         text = archives[0].read_text()
         assert archives[0].name.endswith("-tell-a-story.md")
         assert "tell a story</message>\n\n**Andy:**\n\nword word" in text
+
+
+def summarising(request: dict[str, Any]) -> Any:
+    """Echo, but for the CLI's call that makes the summary of a compaction."""
+    wants_summary = "<summary>" in last_user_text(request)
+    return "<analysis>a</analysis><summary>It was about tea.</summary>" if wants_summary else echo(request)
+
+
+def test_a_compacted_session_is_resumed_compacted(start: Start) -> None:
+    with ScriptedModel(summarising) as model:
+        run = start(model)
+        first, run = run.prompt("tea is good"), run.start()
+        run.result(first)
+        kept = run.result(run.prompt("and green tea"))
+        run.close()
+
+        run = start(model, session=kept["session"], anchor=kept["anchor"], verbatim=False)
+        name, run = run.prompt("/compact"), run.start()
+        compacted = run.result(name)
+        assert compacted["text"] == "Compacted."
+        assert compacted["session"] == kept["session"]
+        assert compacted["anchor"] not in (None, kept["anchor"])
+        assert run.result(run.prompt("/clear"))["text"] == "echo: /clear"  # only the first prompt is a command
+        run.idle()
+        assert run.close() == ("closed", 0)
+        (archived,) = (run.group / "conversations").glob("*.md")
+        assert "tea is good" in archived.read_text()
+
+        run = start(model, session=compacted["session"], anchor=compacted["anchor"])
+        name, run = run.prompt("what was it about"), run.start()
+        assert run.result(name)["session"] == kept["session"]
+        said = json.dumps(model.bodies()[-1]["messages"])
+        assert "It was about tea." in said
+        assert "tea is good" not in said
+        assert "/clear" not in said  # after the anchor
+        run.close()
+        assert "has no message" not in (run.directory / "log").read_text()
+
+
+def test_too_little_to_compact_is_an_answer(start: Start) -> None:
+    with ScriptedModel(summarising) as model:
+        run = start(model, verbatim=False)
+        name, run = run.prompt("/compact"), run.start()
+        result = run.result(name)
+        assert result["text"] == "No messages to compact"
+        assert result["session"] is None  # nothing that could be resumed
+        kept = run.result(run.prompt("hello"))
+        assert kept["text"] == "echo: hello"
+        assert run.close() == ("closed", 0)
+        for reason in ("Compacted.", "Not enough messages to compact."):
+            run = start(model, session=kept["session"], anchor=kept["anchor"], verbatim=False)
+            name, run = run.prompt("/compact"), run.start()
+            kept = run.result(name)
+            assert kept["text"] == reason
+            assert run.close() == ("closed", 0)
+            assert not run.events("error")
+        run = start(model, session=kept["session"], anchor=kept["anchor"])
+        name, run = run.prompt("again"), run.start()
+        run.result(name)
+        assert "It was about tea." in json.dumps(model.bodies()[-1]["messages"])
+
+
+def test_a_compaction_that_the_model_refuses_for_now_is_an_api_error(start: Start) -> None:
+    def rule(request: dict[str, Any]) -> Any:
+        refused = Error(429, headers={"x-should-retry": "false"})
+        return refused if "<summary>" in last_user_text(request) else echo(request)
+
+    with ScriptedModel(rule) as model:
+        run = start(model)
+        name, run = run.prompt("hello"), run.start()
+        kept = run.result(name)
+        run.close()
+        run = start(model, session=kept["session"], anchor=kept["anchor"], verbatim=False)
+        run.prompt("/compact")
+        run.start()
+        assert run.ended() == ("error", 1)
+        (error,) = run.events("error")
+        assert (error["reason"], error["status"]) == ("api", 429)
+
+
+def test_a_rotated_session_is_archived_once_and_the_agent_told_where(start: Start) -> None:
+    with ScriptedModel() as model:
+        run = start(model)
+        name, run = run.prompt('<message sender="Ada">tea is good</message>'), run.start()
+        old = run.result(name)["session"]
+        run.close()
+        for _ in range(2):  # the second time after a crash
+            run = start(model, rotated_from=old)
+            name, run = run.prompt("what was it about"), run.start()
+            assert run.result(name)["session"] != old
+            run.close()
+            (archived,) = (run.group / "conversations").iterdir()
+            assert archived.name.endswith(f"-tea-is-good-{old[:8]}.md")
+            assert "**Andy:**\n\necho: tea is good" in archived.read_text()
+            assert f"archived in {archived}" in json.dumps(model.bodies()[-1]["system"])
+            assert "tea is good" not in json.dumps(model.bodies()[-1]["messages"])
+        lost = start(model, rotated_from="0000-gone", verbatim=False)
+        name, lost = lost.prompt("/compact"), lost.start()
+        assert lost.result(name)["text"].endswith("a fresh one begins, it could not be archived.")
+        lost.result(lost.prompt("hello"))
+        assert "could not be archived" in json.dumps(model.bodies()[-1]["system"])
 
 
 @pytest.mark.docker

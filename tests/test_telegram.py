@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
+import socket
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from nanoclaw.channels import telegram
+from nanoclaw.channels import telegram, telegram_api
 from nanoclaw.channels.base import Connection, FetchFailed, Outgoing, SendFailed, State
 from nanoclaw.channels.telegram import TelegramChannel
+from nanoclaw.channels.telegram_api import Api, TelegramError
 from nanoclaw.files.atomic import read_json
 from nanoclaw.models import Message
 from tests.support.telegram_server import BOT, TelegramServer
@@ -371,16 +374,72 @@ def test_files_go_with_their_caption_and_pictures_as_pictures(host: Host, tmp_pa
     assert failed.value.permanent
 
 
-def test_a_long_caption_is_said_once_however_often_the_file_is_tried(host: Host, tmp_path: Path) -> None:
-    path = tmp_path / "x"
-    path.write_bytes(b"data")
-    host.server.fail("sendDocument", 502, "Bad Gateway", times=2)
-    message = out("word " * 300, file=path, file_name="a.pdf")
-    for _ in range(2):
-        with pytest.raises(SendFailed):
-            host.channel.send(message)
-    host.channel.send(message)
-    assert [one["method"] for one in host.server.sent] == ["sendMessage", "sendDocument"]
+@pytest.mark.parametrize(
+    ("fault", "uncertain"),
+    [
+        ({"how": "cut"}, True),
+        ({"how": "garbage"}, True),
+        ({"code": 500, "description": "Internal Server Error"}, False),
+        ({"code": 502, "description": "Bad Gateway"}, True),
+        ({"code": 504, "description": "Gateway Timeout"}, True),
+        ({"code": 429, "description": "Too Many Requests", "retry_after": 1}, False),
+        ({"code": 400, "description": "Bad Request: chat not found"}, False),
+    ],
+)
+@pytest.mark.parametrize("with_file", [False, True])
+def test_whether_telegram_may_have_taken_it(
+    host: Host, tmp_path: Path, fault: dict[str, Any], uncertain: bool, with_file: bool
+) -> None:
+    (tmp_path / "x").write_bytes(b"data")
+    host.server.fail("sendDocument" if with_file else "sendMessage", **fault)
+    with pytest.raises(SendFailed) as failed:
+        host.channel.send(out("hello", file=tmp_path / "x", file_name="x.bin") if with_file else out("hello"))
+    assert failed.value.uncertain is uncertain and not host.server.sent
+
+
+def test_no_answer_in_time_is_uncertain(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(telegram_api.Api.call, "__defaults__", (None, 0.2))
+    host.server.fail("sendMessage", how="hang")
+    with pytest.raises(SendFailed, match="did not answer in time") as failed:
+        host.channel.send(out("hello"))
+    assert failed.value.uncertain
+
+
+@pytest.mark.parametrize("status", [302, 403, 407, 429, 503])
+def test_a_proxys_word_for_telegrams(status: int) -> None:
+    """What it refused did not get there; whether what it could not answer did, nobody knows."""
+    with pytest.raises(TelegramError) as failed:
+        Api("http://localhost", "1:x")._result(status, b"<html>")
+    assert failed.value.uncertain is (status == 503)
+
+
+def test_what_never_left_is_not_uncertain(host: Host) -> None:
+    host.server.close()
+    with pytest.raises(SendFailed, match="cannot be reached") as failed:
+        host.channel.send(out("hello"))
+    assert not failed.value.uncertain
+    with socket.create_server(("127.0.0.1", 0)) as deaf:  # takes connections, and speaks no TLS
+        threading.Thread(target=lambda: deaf.accept()[0].close(), daemon=True).start()
+        api = Api(f"https://127.0.0.1:{deaf.getsockname()[1]}", host.server.token)
+        with pytest.raises(TelegramError) as cut:
+            api.call("sendMessage", {"chat_id": 1, "text": "hello"})
+    assert not cut.value.uncertain
+
+
+def test_a_connection_that_was_long_unused_is_not_used_for_sending(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    accepted, accept = [], host.server._server.get_request
+
+    def get_request() -> Any:
+        accepted.append(1)
+        return accept()
+
+    monkeypatch.setattr(host.server._server, "get_request", get_request)
+    host.channel.send(out("one"))
+    host.channel.send(out("two"))
+    assert len(accepted) == 1
+    monkeypatch.setattr(telegram_api, "KEEP_SECONDS", 0.0)
+    host.channel.send(out("three"))
+    assert len(accepted) == 2 and len(host.server.sent) == 3
 
 
 def test_typing_is_shown_and_fails_silently(host: Host) -> None:

@@ -10,32 +10,38 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from nanoclaw.deadlines import CLOSE_GRACE, CLOSE_MARGIN, HUNG_AFTER, SILENT_AFTER, START_GRACE
 from nanoclaw.errors import UserError
 from nanoclaw.files.atomic import BrokenFile
 from nanoclaw.files.watch import Watcher
 from nanoclaw.gateway.gateway import Gateway
+from nanoclaw.gateway.witness import Failure
 from nanoclaw.house import House
 from nanoclaw.models import Environment
+from nanoclaw.notices import Notices
 from nanoclaw.paths import Home
 from nanoclaw.pending import Batch
 from nanoclaw.runs.judge import Verdict
 from nanoclaw.runs.launch import Preparation, Start, new_claim
+from nanoclaw.runs.marks import mark
 from nanoclaw.runs.records import Run
 from nanoclaw.runs.runtime import Look, StartFailed
 from nanoclaw.stores.cursors import Cursor
 from nanoclaw.stores.sessions import Session
-from nanoclaw.worker import CLOSE_GRACE, CLOSE_MARGIN, STOP_AGAIN, TOUCH_EVERY, Worker
-from tests.support.parts import Parts
+from nanoclaw.worker import KILL_AGAIN, STOP_AGAIN, TOUCH_EVERY, Worker
+from tests.support.parts import Parts, lines_of
 from tests.support.waiting import wait_for
 
 IDLE, TIMEOUT = 100.0, 300.0
 CONFIG = f"""timezone = "UTC"
+progress_after = 0
 [container]
 runtime = "process"
 idle_timeout = {IDLE:g}
@@ -68,6 +74,11 @@ class Engine:
     def stop(self, name: str, container_id: str | None, grace: float) -> None:
         self.calls.append("stop")
         if not self.deaf:
+            self.state = Look("exited", 137)
+
+    def kill(self, name: str, container_id: str | None) -> None:
+        self.calls.append("kill")
+        if not self.deaf and self.state.state == "running":
             self.state = Look("exited", 137)
 
     def clean_up(self, run_directory: Path, name: str) -> None:
@@ -111,8 +122,21 @@ class Runner:
     def idle(self) -> None:
         self.write("state", state="idle")
 
+    def beat(self) -> None:
+        heart = self.directory / "out" / "heartbeat"
+        with suppress(OSError):  # a hostile one may have put anything in the place of out/
+            heart.touch()
+            os.utime(heart, ns=(0, heart.stat().st_mtime_ns + 1))
+
     def is_told_to_close(self) -> bool:
         return (self.directory / "in" / "_close").exists()
+
+
+class Told(Notices):
+    """Notices that remember which verdicts were told."""
+
+    def of_run(self, run: Run, verdict: Verdict, used_up: bool) -> None:
+        self.journal.event("told", cause=verdict.cause, used_up=used_up)
 
 
 class Scene:
@@ -129,7 +153,6 @@ class Scene:
     def restart(self) -> None:
         """The next host: all parts anew; ``adopt`` or ``start`` makes the worker."""
         self.parts = parts = Parts(self.home)
-        self.told: list[tuple[str, bool]] = []
         self.judged: list[Verdict] = []
         self.changes = 0
         self.gateway = Gateway(Environment)
@@ -138,6 +161,9 @@ class Scene:
             **{name: getattr(parts, name) for name in ("records", "transcripts", "outbox", "sessions", "settings")},
             journal=parts.journal,
             handover=parts.handover,
+            notices=Told(
+                *(parts.settings, parts.handover, parts.transcripts, parts.outbox, parts.journal), delivery=lambda: None
+            ),
             gateway=self.gateway,
             watcher=self.watcher,
             office=parts.office(),
@@ -145,13 +171,18 @@ class Scene:
             delivery=lambda: None,
             changed=self._changed,
             settings_read=lambda: None,
-            model_said=lambda run_id, status: status in self.model_said,
-            tell=lambda run, verdict, used_up: self.told.append((verdict.cause, used_up)),
+            model_said=lambda run_id, status: Failure(status or 0, "", None) if status in self.model_said else None,
             over=lambda run, verdict: self.judged.append(verdict),
         )
 
     def _changed(self) -> None:
         self.changes += 1
+
+    @property
+    def told(self) -> list[tuple[str, bool]]:
+        """What the notices heard of ends, over all restarts."""
+        found = [line for path in self.home.logs.glob("journal-*") for line in lines_of(path)]
+        return [(line["cause"], line["used_up"]) for line in found if line["event"] == "told"]
 
     def close(self) -> None:
         self.gateway.shutdown()
@@ -182,13 +213,15 @@ class Scene:
     def _work(self, run: Run, start: Start | None) -> Runner:
         self.worker = Worker(self.house, run, self.engine, start)
         self.run = run
-        runner = Runner(self.parts.records.path(run.id))
+        self.runner = runner = Runner(self.parts.records.path(run.id))
         runner.n = len(list((runner.directory / "out").glob("0*.json")))
         self.worker.turn(0.0)
         self.zero = time.monotonic()
         return runner
 
-    def at(self, seconds: float) -> float:
+    def at(self, seconds: float, alive: bool = True) -> float:
+        if alive:
+            self.runner.beat()
         return self.worker.turn(self.zero + seconds)
 
     def ended(self, look: Look, seconds: float = 1.0) -> Verdict:
@@ -569,11 +602,14 @@ def test_a_crash_amid_the_verdict_comes_to_the_same(scene: Scene, point: str, re
     cursor = scene.home.cursors / "main.json"
     saved: dict[str, bytes] = {}
 
-    def crash(run: Run, verdict: Verdict, used_up: bool) -> None:
-        saved["cursor"] = cursor.read_bytes()
-        raise KeyboardInterrupt
+    class Crash(Told):
+        def of_run(self, run: Run, verdict: Verdict, used_up: bool) -> None:
+            saved["cursor"] = cursor.read_bytes()
+            raise KeyboardInterrupt
 
-    scene.house = replace(scene.house, tell=crash)
+    told = scene.house.notices
+    parts = (told.settings, told.handover, told.transcripts, told.outbox, told.journal)
+    scene.house = replace(scene.house, notices=Crash(*parts, delivery=told.delivery))
     run, start = scene.prepare()
     before = cursor.read_bytes()
 
@@ -661,3 +697,95 @@ def test_a_container_that_writes_without_end_does_not_keep_its_worker(scene: Sce
     scene.worker.poke(look=True)
     scene.at(2.0)
     assert scene.run.accepted_through == 350, "what is left of one that ended is all taken"
+
+
+def test_a_silent_runner_is_noticed_at_once_and_stopped_in_a_minute(scene: Scene) -> None:
+    scene.parts.say("one")
+    runner = scene.start()
+    runner.consume(1)
+    scene.at(1.0)
+    silent = [1.0 + SILENT_AFTER - 1.0, 1.0 + SILENT_AFTER, 1.0 + SILENT_AFTER + 2.0]
+    assert SILENT_AFTER <= 15.0
+    seen = []
+    for seconds in silent:
+        scene.at(seconds, alive=False)
+        seen.append(events(scene, "silent"))
+    assert seen == [0, 1, 1], "noticed in time, and said once"
+    scene.at(20.0)
+    scene.at(20.0 + HUNG_AFTER - 1.0, alive=False)
+    assert scene.engine.calls == ["start"] and events(scene, "silent") == 2
+    scene.at(20.0 + HUNG_AFTER, alive=False)
+    scene.at(20.0 + HUNG_AFTER, alive=False)
+    assert scene.engine.calls == ["start", "stop", "clean up"]
+    assert [verdict.cause for verdict in scene.judged] == ["hung"] and scene.waits() == ["one"]
+
+
+def test_a_container_that_starts_slowly_is_given_time(scene: Scene) -> None:
+    scene.parts.say("one")
+    scene.start()
+    scene.at(START_GRACE - 1.0, alive=False)
+    assert events(scene, "silent") == 0
+    scene.at(START_GRACE + 1.0, alive=False)
+    assert events(scene, "silent") == 1
+
+
+def test_long_work_is_said_once_a_turn_and_never_when_idle(scene: Scene) -> None:
+    scene.home.config_file.write_text(CONFIG.replace("progress_after = 0", "progress_after = 60"))
+    scene.parts.settings.refresh()
+    scene.parts.say("one")
+    runner = scene.start()
+    for seconds in (1.0, 59.0, 61.0, 70.0, 140.0):
+        scene.at(seconds)
+    assert scene.replies() == ["I am still at work on this."]
+    runner.answer(1)
+    runner.idle()
+    scene.at(141.0)
+    scene.at(210.0)
+    assert sorted(scene.replies()) == ["I am still at work on this.", "answer"]
+    scene.parts.say("two")
+    for seconds in (211.0, 270.0, 272.0, 300.0):
+        scene.at(seconds)
+    assert scene.replies().count("I am still at work on this.") == 2
+
+
+def test_a_stopped_run_is_over_when_its_container_is_gone(scene: Scene) -> None:
+    scene.parts.say("one")
+    runner = scene.start()
+    uuids = runner.consume(1)
+    scene.at(1.0)
+    scene.engine.deaf = True
+    mark(runner.directory, "owner")
+    scene.worker.cut_off()
+    runner.write("result", uuids=uuids, text="too late", session="s-9", anchor="a-9")
+    scene.at(2.0)
+    scene.at(2.0 + KILL_AGAIN)
+    assert scene.engine.calls == ["start", "kill", "kill"] and not scene.worker.over.is_set()
+    scene.engine.deaf = False
+    scene.at(2.0 + 2 * KILL_AGAIN)
+    scene.at(2.1 + 2 * KILL_AGAIN)
+    assert scene.worker.over.is_set() and [verdict.cause for verdict in scene.judged] == ["stopped"]
+    record = scene.parts.records.load(scene.run.id)
+    assert (record.stopped, record.claims[0].state, record.new_session) == ("owner", "cancelled", None)
+    cursor = Parts(scene.home).handover.cursor(scene.parts.group())
+    assert (cursor.handed, cursor.done, cursor.cancelled, cursor.retry) == (1, 1, ((1, 1),), None)
+    assert scene.replies() == [] and scene.waits() == [] and "stopped" in str(cursor.note)
+
+
+@pytest.mark.parametrize("state", [Look("running"), Look("exited", 137), Look("absent")])
+def test_the_next_host_ends_what_was_stopped(scene: Scene, state: Look) -> None:
+    scene.parts.say("one")
+    runner = scene.start()
+    uuids = runner.consume(1)
+    mark(runner.directory, "owner")
+    runner.write("result", uuids=uuids, text="too late")
+    scene.engine.state = state
+    scene.adopt()
+    scene.at(1.0)
+    scene.at(2.0)
+    assert [verdict.cause for verdict in scene.judged] == ["stopped"]
+    assert scene.replies() == [] and scene.waits() == []
+
+
+def events(scene: Scene, kind: str) -> int:
+    """How many events of a kind the journal has."""
+    return sum(line["event"] == kind for path in scene.home.logs.glob("journal-*") for line in lines_of(path))

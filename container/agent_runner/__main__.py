@@ -6,6 +6,7 @@ It runs in the container, with the SDK but without NanoClaw's own modules. This 
 from __future__ import annotations
 
 import asyncio
+import importlib
 import signal
 import sys
 import time
@@ -77,12 +78,11 @@ async def run(files: RunFiles) -> int:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, terminate)
     heart = asyncio.create_task(files.heartbeat())
     files.watch()
-    conversation = None
+    conversation: Conversation | None = None
     try:
         await asyncio.sleep(0)  # the first heartbeat
-        from conversation import Conversation  # here, because the SDK takes half a second
-
-        conversation = Conversation(files)
+        # Here, and in a thread, because the SDK takes half a second, and many at once on a small machine ten.
+        conversation = (await asyncio.to_thread(importlib.import_module, "conversation")).Conversation(files)
         await conversation.connect()
         starting = None
         files.emit("ready")

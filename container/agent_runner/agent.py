@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import sys
@@ -9,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from archive import archive
+from archive import archive, claude_home
 from claude_agent_sdk import ClaudeAgentOptions, HookMatcher
 from protocol import Failure, RunFiles
 from tools import server
@@ -25,13 +26,16 @@ is sent to that chat, so write as one writes in a chat.
 - Text between <internal> and </internal> is not sent: use it for notes to yourself.
 - Your working directory {cwd} belongs to this chat and is kept; most other places are lost.
 - {conversations} holds earlier conversations; look there when something from the past is meant."""
+ARCHIVED = "- The conversation before this one had grown too large; it is archived in {path}: look there first."
+LOST = "- The conversation before this one had grown too large, and it could not be archived."
 TOOLS = """- mcp__nanoclaw__send_message says something in the chat at once, while you still work. The text of your \
 final answer is sent anyway: do not send it with the tool, too.
 - mcp__nanoclaw__send_file sends a file from below {cwd} to the chat."""
 
 
-def options(files: RunFiles, anchor: str | None) -> ClaudeAgentOptions:
-    """The options for the run's settings (in/settings.json); ``anchor``: the message to resume the session at."""
+def options(files: RunFiles, anchor: str | None, archived: Path | None = None) -> ClaudeAgentOptions:
+    """The options for the run's settings (in/settings.json); ``anchor``: the message to resume the session at;
+    ``archived``: where the session is that this run does not go on with (``rotated_from``)."""
     settings = files.settings
     session = settings.get("session")
     directories = [path for path in settings.get("additional_directories") or [] if os.path.isdir(path)]
@@ -47,11 +51,13 @@ def options(files: RunFiles, anchor: str | None) -> ClaudeAgentOptions:
 
     async def before_compaction(given: Any, _tool_use_id: Any, _context: Any) -> dict[str, Any]:
         try:
-            archive(Path(given["transcript_path"]), Path(settings["conversations"]), settings["assistant_name"])
+            transcript, conversations = Path(given["transcript_path"]), Path(settings["conversations"])
+            await asyncio.to_thread(archive, transcript, conversations, settings["assistant_name"])
         except Exception as error:  # the compaction goes on whatever happens here
             print(f"The conversation was not archived: {error!r}", file=sys.stderr)
         return {}
 
+    append = instructions(settings, archived)
     return ClaudeAgentOptions(
         cwd=settings["cwd"],
         add_dirs=directories,
@@ -59,9 +65,9 @@ def options(files: RunFiles, anchor: str | None) -> ClaudeAgentOptions:
         resume=session,
         resume_session_at=anchor if session else None,
         # snapshot False: else a resumed session keeps the system prompt it was born with.
-        system_prompt={"type": "preset", "preset": "claude_code", "append": instructions(settings), "snapshot": False},
+        system_prompt={"type": "preset", "preset": "claude_code", "append": append, "snapshot": False},
         # The text of a chat is data: "/clear" and "@/etc/passwd" in it must not act.
-        verbatim_prompts=True,
+        verbatim_prompts=settings.get("verbatim", True),
         permission_mode="bypassPermissions",
         disallowed_tools=DISALLOWED,
         mcp_servers={"nanoclaw": server(files)} if settings.get("ipc") else {},
@@ -73,10 +79,12 @@ def options(files: RunFiles, anchor: str | None) -> ClaudeAgentOptions:
     )
 
 
-def instructions(settings: dict[str, Any]) -> str:
+def instructions(settings: dict[str, Any], archived: Path | None = None) -> str:
     """What is appended to the system prompt: where the agent is, then the memory files that exist."""
-    text = f"{INSTRUCTIONS}\n{TOOLS}" if settings.get("ipc") else INSTRUCTIONS
-    parts = [text.format(name=settings["assistant_name"], **{k: settings[k] for k in ("cwd", "conversations")})]
+    before = (ARCHIVED if archived else LOST) if settings.get("rotated_from") else ""
+    text = "\n".join(filter(None, [INSTRUCTIONS, before, TOOLS if settings.get("ipc") else ""]))
+    given = {key: settings[key] for key in ("cwd", "conversations")}
+    parts = [text.format(name=settings["assistant_name"], path=archived, **given)]
     for path in settings.get("memory_files") or []:
         if os.path.isfile(path):
             parts.append(f"# {path}\n\n{Path(path).read_text('utf-8', 'replace')}")
@@ -93,7 +101,7 @@ def bounded(text: str, limit: int) -> str:
 
 def check_home() -> None:
     """Raise Failure where the agent's home cannot be written: the SDK says nothing, and no session would be kept."""
-    home = Path(os.environ.get("CLAUDE_CONFIG_DIR") or Path.home() / ".claude")
+    home = claude_home()
     try:
         home.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=home):

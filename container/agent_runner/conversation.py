@@ -12,10 +12,20 @@ import re
 import sys
 import uuid
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 from agent import bounded, check_home, options
-from claude_agent_sdk import AssistantMessage, ClaudeSDKClient, Message, ResultMessage, SystemMessage
+from archive import archive_rotated
+from claude_agent_sdk import (
+    AssistantMessage,
+    ClaudeSDKClient,
+    Message,
+    ResultMessage,
+    SystemMessage,
+    TextBlock,
+    UserMessage,
+)
 from protocol import Failure, RunFiles
 
 MAX_UNANSWERED = 32  # a result names at most 64 prompts
@@ -24,6 +34,10 @@ TURN_DUE = 2.0  # s; a finished background task starts a turn about 40 ms later,
 
 STALE_SESSION = re.compile(r"no conversation found|ENOENT.*\.jsonl|session\b.*\bnot found", re.IGNORECASE | re.DOTALL)
 UNKNOWN_ANCHOR = "No message found with message.uuid"
+SYNTHETIC = "<synthetic>"  # the model of what the CLI says itself; it is no message to resume at
+COMMAND_OUTPUT = "<local-command-stdout>"
+# A compaction that the model refused is a good result to the CLI. These statuses pass: the host waits and tries again.
+PASSING = re.compile(r"API Error:\D{0,40}(401|403|429|5\d\d)\b")
 
 
 class Conversation:
@@ -43,6 +57,10 @@ class Conversation:
         self._ending = False
         self._result_seen = asyncio.Event()
         self._anchor: str | None = files.settings.get("anchor")
+        self._archived: Path | None = None
+        self._command: str | None = None  # the CLI's uuid of the prompt that it is to obey (not `verbatim`)
+        self._compacted = False
+        self._remark = ""  # what the CLI itself said last
 
     @property
     def settled(self) -> bool:
@@ -57,6 +75,7 @@ class Conversation:
     async def connect(self) -> None:
         """Start the CLI and resume the session, if there is one. Raises Failure."""
         check_home()
+        self._archived = await asyncio.to_thread(archive_rotated, self._files.settings)
         try:
             await self._connect(self._anchor)
         except Failure as failure:
@@ -68,7 +87,7 @@ class Conversation:
         self._reader.add_done_callback(lambda _: self._files.wake.set())
 
     async def _connect(self, anchor: str | None) -> None:
-        self._client = ClaudeSDKClient(options(self._files, anchor))
+        self._client = ClaudeSDKClient(options(self._files, anchor, self._archived))
         try:
             await self._client.connect()
         except Exception as error:
@@ -80,11 +99,14 @@ class Conversation:
         self._files.emit("consumed", uuids=[prompt["uuid"] for prompt in prompts])
         named = {str(uuid.uuid4()): prompt for prompt in prompts}
         self._unanswered.update({name: prompt["uuid"] for name, prompt in named.items()})
+        if not self._files.settings.get("verbatim", True):
+            self._command = next((name for name, prompt in named.items() if prompt["n"] == 1), self._command)
 
         async def messages() -> AsyncIterator[dict[str, Any]]:
             for name, prompt in named.items():
                 message = {"role": "user", "content": prompt["text"]}
-                yield {"type": "user", "message": message, "parent_tool_use_id": None, "uuid": name}
+                verbatim = {} if name == self._command else {"client_composed": True}
+                yield {"type": "user", "message": message, "parent_tool_use_id": None, "uuid": name, **verbatim}
 
         try:
             await self._client.query(messages())
@@ -134,7 +156,13 @@ class Conversation:
 
     def _take(self, message: Message) -> None:
         if isinstance(message, AssistantMessage):
-            if message.parent_tool_use_id is None and message.error is None and message.uuid:
+            if message.model == SYNTHETIC:
+                self._remark = " ".join(block.text for block in message.content if isinstance(block, TextBlock))
+            elif message.parent_tool_use_id is None and message.error is None and message.uuid:
+                self._anchor = message.uuid
+        elif isinstance(message, UserMessage):
+            # A compaction that was asked for is followed by no assistant's message: what it printed is the chain's end.
+            if self._anchor is None and self._compacted and str(message.content).startswith(COMMAND_OUTPUT):
                 self._anchor = message.uuid
         elif isinstance(message, ResultMessage):
             self._take_result(message)
@@ -148,12 +176,16 @@ class Conversation:
                 raise _failure(text, message.api_error_status, message.terminal_reason)
         else:
             names = message.user_message_uuids or [message.user_message_uuid or ""]
+            text = message.result or ""
+            if self._command in names:
+                text = self._of_compaction(text)
             answered = [self._unanswered.pop(name) for name in names if name in self._unanswered]
             self._files.emit(
                 "result",
                 uuids=answered,
-                text=bounded(message.result or "", MAX_RESULT),
-                session=message.session_id,
+                text=bounded(text, MAX_RESULT),
+                # A session in which nothing was said is not kept by the CLI.
+                session=message.session_id if self._anchor or self._files.settings.get("session") else None,
                 anchor=self._anchor,
                 usage=message.usage,
                 cost_usd=message.total_cost_usd,
@@ -161,8 +193,22 @@ class Conversation:
         self._result_seen.set()
         self._report_state()
 
+    def _of_compaction(self, text: str) -> str:
+        """What the chat is told of it. Raises Failure where the model refused for a reason that passes."""
+        if self._compacted:
+            return "Compacted."
+        if self._files.settings.get("rotated_from"):
+            kept = f"it is archived in {self._archived}" if self._archived else "it could not be archived"
+            return f"The conversation had grown too large to be compacted: a fresh one begins, {kept}."
+        text = text or self._remark or "Nothing was compacted."
+        if passing := PASSING.search(text):
+            raise Failure("api", text, int(passing[1]))
+        return text.removeprefix("Error: ")
+
     def _take_state(self, subtype: str, data: dict[str, Any]) -> None:
-        if subtype == "session_state_changed":
+        if subtype == "compact_boundary" and data.get("parent_tool_use_id") is None:
+            self._compacted, self._anchor = True, None  # the old anchor may lie before it
+        elif subtype == "session_state_changed":
             self._running = data.get("state") != "idle"
             self._turn_due = False
         elif subtype == "background_tasks_changed":

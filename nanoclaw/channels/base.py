@@ -23,11 +23,13 @@ class State:
 @dataclass(frozen=True)
 class Limits:
     """What the platform can do. ``text``: UTF-16 code units in one message, None: any number. ``typing``: seconds after
-    which a typing indicator must be renewed, None: there is none. ``file``: bytes of a file, 0: none can be sent."""
+    which a typing indicator must be renewed, None: there is none. ``file``: bytes of a file, 0: none can be sent.
+    ``caption``: UTF-16 code units beside a file, None: as in any message."""
 
     text: int | None = None
     typing: float | None = None
     file: int = 0
+    caption: int | None = None
 
 
 @dataclass(frozen=True)
@@ -48,12 +50,15 @@ class Outgoing:
 
 class SendFailed(Exception):
     """A message was not taken. ``permanent``: trying again is useless. ``retry_after``: seconds that the platform asks
-    for, None where it said nothing."""
+    for, None where it said nothing. ``uncertain``: it left, and no answer says whether the platform took it."""
 
-    def __init__(self, reason: str, permanent: bool = False, retry_after: float | None = None) -> None:
+    def __init__(
+        self, reason: str, permanent: bool = False, retry_after: float | None = None, uncertain: bool = False
+    ) -> None:
         super().__init__(reason)
         self.permanent = permanent
         self.retry_after = retry_after
+        self.uncertain = uncertain
 
 
 class FetchFailed(Exception):

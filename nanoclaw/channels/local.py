@@ -6,6 +6,7 @@ here.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -19,6 +20,9 @@ from nanoclaw.paths import chat_directory_name
 
 TAIL_BYTES = 16_000_000
 """Keys are looked for in so much of the file's end: more than any number of replies that can be in flight."""
+AGAIN_SECONDS = 5.0
+_ITS_OWN = (errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
+"""What is wrong with one chat's file. All else is the machine's (disk, owner): that is waited out."""
 
 
 class LocalChannel:
@@ -61,7 +65,7 @@ class LocalChannel:
                 os.close(fd)
         except OSError as error:
             self._keys.pop(path, None)
-            raise SendFailed(f"{path}: {error.strerror}") from None
+            raise _failure(path, error) from None
         return None
 
     def _keep(self, message: Outgoing) -> Path:
@@ -72,7 +76,9 @@ class LocalChannel:
             target.parent.mkdir(exist_ok=True, mode=0o700)
             shutil.copyfile(message.file, target)
         except OSError as error:
-            raise SendFailed(f"{target}: {error.strerror}") from None
+            if not message.file.exists():
+                raise SendFailed(f"{message.file_name}: its content is gone", permanent=True) from None
+            raise _failure(target, error) from None
         return target
 
     def typing(self, jid: str) -> None:
@@ -87,6 +93,11 @@ class LocalChannel:
     def path(self, jid: str) -> Path:
         """Where what was delivered to a chat stands."""
         return self._directory / f"{chat_directory_name(jid.removeprefix(self.prefix))}.jsonl"
+
+
+def _failure(path: Path, error: OSError) -> SendFailed:
+    waits = None if error.errno in _ITS_OWN else AGAIN_SECONDS
+    return SendFailed(f"{path}: {error.strerror}", retry_after=waits)
 
 
 def _tail_keys(fd: int) -> set[str]:

@@ -23,7 +23,7 @@ from nanoclaw.channels.telegram_messages import (
     need,
     parse,
 )
-from nanoclaw.channels.telegram_send import MAX_FILE, TOKEN_CURE, Sender
+from nanoclaw.channels.telegram_send import MAX_CAPTION, MAX_FILE, TOKEN_CURE, Sender
 from nanoclaw.errors import UserError
 from nanoclaw.files.atomic import JsonFile
 from nanoclaw.models import Message
@@ -40,7 +40,7 @@ class TelegramChannel:
 
     prefix = "tg:"
     takes_keys = False
-    limits = Limits(text=4096, typing=5.0, file=MAX_FILE)
+    limits = Limits(text=4096, typing=5.0, file=MAX_FILE, caption=MAX_CAPTION)
 
     def __init__(self, connection: Connection) -> None:
         token = connection.secrets.get("TELEGRAM_BOT_TOKEN", "").strip()

@@ -6,18 +6,23 @@ urllib3 logs is masked. Any number of threads: each has its own connections.
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import re
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import requests
+from urllib3.filepost import encode_multipart_formdata
 
 CONNECT_SECONDS = 10.0
 READ_SECONDS = 60.0
 DOWNLOAD_SECONDS = 15.0
+KEEP_SECONDS = 50.0
+"""A connection that was not used for so long may be dead without our knowing: what is sent on it would be in doubt."""
 LONGEST_WAIT = 3600.0
 """What Telegram asks us to wait is believed up to this many seconds."""
 MAX_DOWNLOAD = 20 << 20
@@ -25,8 +30,10 @@ MAX_DOWNLOAD = 20 << 20
 
 
 class TelegramError(Exception):
-    """A call failed. ``code``: the API's error code, 0 where no sensible answer came (then the call may have had its
-    effect). ``retry_after``: seconds to wait. ``migrated_to``: the chat's new id."""
+    """A call failed. ``code``: the API's error code, 0 where no sensible answer came. ``retry_after``: seconds to wait.
+    ``migrated_to``: the chat's new id. ``uncertain``: it may have had its effect."""
+
+    uncertain = False
 
     def __init__(
         self, description: str, code: int = 0, retry_after: float | None = None, migrated_to: int | None = None
@@ -35,6 +42,16 @@ class TelegramError(Exception):
         self.code = code
         self.retry_after = retry_after
         self.migrated_to = migrated_to
+
+
+class _Body(io.BytesIO):
+    """A request's body that knows whether it left: the client reads it when the connection stands, not before."""
+
+    left = False
+
+    def read(self, size: int | None = -1) -> bytes:
+        self.left = True
+        return super().read(size)
 
 
 class Api:
@@ -60,12 +77,18 @@ class Api:
         read: float = READ_SECONDS,
     ) -> Any:
         """The result of a method; raises TelegramError. ``files``: name and content by parameter."""
-        arguments: dict[str, Any] = {"json": dict(parameters)}
+        data, kind = json.dumps(dict(parameters)).encode(), "application/json"
         if files:
             flat = {key: value if isinstance(value, str) else json.dumps(value) for key, value in parameters.items()}
-            arguments = {"data": flat, "files": files}
-        status, body = self._exchange("POST", f"/bot{self._token}/{method}", read, arguments)
-        return self._result(status, body)
+            data, kind = encode_multipart_formdata({**flat, **files})
+        body = _Body(data)
+        arguments = {"data": body, "headers": {"Content-Type": kind}}
+        try:
+            status, answer = self._exchange("POST", f"/bot{self._token}/{method}", read, arguments)
+        except TelegramError as error:
+            error.uncertain = body.left
+            raise
+        return self._result(status, answer)
 
     def download(self, file_path: str) -> Iterator[bytes]:
         """The content of a file that getFile named, in pieces; raises TelegramError, also between two pieces."""
@@ -83,8 +106,12 @@ class Api:
 
     def _request(self, verb: str, path: str, read: float, arguments: Mapping[str, Any]) -> requests.Response:
         session: requests.Session | None = getattr(self._local, "session", None)
+        if session is not None and time.monotonic() - self._local.used > KEEP_SECONDS:
+            session.close()
+            session = None
         if session is None:
             session = self._local.session = requests.Session()
+        self._local.used = time.monotonic()
         timeout = (min(CONNECT_SECONDS, read), read)
         url = self._url + path
         response: requests.Response = self._guarded(
@@ -117,18 +144,22 @@ class Api:
         if not isinstance(answer, dict) or not isinstance(answer.get("ok"), bool):
             # What some proxy says of 401, 403 or 404 is not the API's word.
             sure = status == 413 or status >= 500
-            raise TelegramError(f"no answer of the Bot API came (HTTP {status})", status if sure else 0)
+            failure = TelegramError(f"no answer of the Bot API came (HTTP {status})", status if sure else 0)
+            failure.uncertain = not 300 <= status < 500  # what was sent elsewhere or refused did not get there
+            raise failure
         if answer["ok"]:
             return answer.get("result")
         more = answer.get("parameters")
         more = more if isinstance(more, dict) else {}
         code, wait, migrated = answer.get("error_code"), more.get("retry_after"), more.get("migrate_to_chat_id")
-        raise TelegramError(
+        failure = TelegramError(
             self._masked(str(answer.get("description", "no reason given")).replace("\n", " ")[:300]),
             code if isinstance(code, int) else status,
             min(max(0.0, float(wait)), LONGEST_WAIT) if isinstance(wait, int | float) else None,
             migrated if isinstance(migrated, int) else None,
         )
+        failure.uncertain = failure.code in (502, 504)  # a gateway's, which only knows that it heard nothing
+        raise failure
 
     def _masked(self, text: str) -> str:
         return text.replace(self._token, "[token]")

@@ -1,20 +1,19 @@
 """What goes to Telegram, and the files that are fetched from it. Any thread.
 
 Limit: the Bot API has no idempotency key, so a message whose sending was cut off after Telegram took it arrives twice
-when it is tried again.
+when it is tried again. Such a failure is called uncertain.
 """
 
 from __future__ import annotations
 
 import re
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from nanoclaw.channels.base import FetchFailed, Outgoing, SendFailed
 from nanoclaw.channels.telegram_api import MAX_DOWNLOAD, Api, TelegramError
 from nanoclaw.channels.telegram_messages import without_lone_surrogates
-from nanoclaw.channels.text import to_html, units
+from nanoclaw.channels.text import to_html
 
 MAX_CAPTION = 1024
 """UTF-16 units."""
@@ -31,7 +30,6 @@ class Sender:
     def __init__(self, api: Api, token_problem: str) -> None:
         self._api = api
         self._token_problem = token_problem
-        self._said: OrderedDict[str, str] = OrderedDict()
 
     def send(self, message: Outgoing) -> str:
         """The platform's id of the message; raises SendFailed."""
@@ -52,15 +50,7 @@ class Sender:
             raise _send_failure(error) from None
 
     def _send_file(self, message: Outgoing, parameters: dict[str, Any], text: str) -> str:
-        """A caption that is too long goes before the file, as a message of its own. That it went is remembered by the
-        key, so that another try of the file does not say it twice."""
         name, data = without_lone_surrogates(message.file_name), self._read(message)
-        if units(text) > MAX_CAPTION:
-            if message.key not in self._said:
-                self._said[message.key] = self._post("sendMessage", parameters, "text", text)
-                while len(self._said) > 1000:
-                    self._said.popitem(last=False)
-            parameters, text = {"chat_id": parameters["chat_id"]}, ""
         if name.lower().endswith((".jpg", ".jpeg", ".png")) and len(data) <= MAX_PHOTO:
             try:
                 return self._post("sendPhoto", parameters, "caption", text, {"photo": (name, data)})
@@ -144,4 +134,4 @@ def _send_failure(error: TelegramError) -> SendFailed:
     if error.code in (401, 404):
         return SendFailed(f"{error}: {TOKEN_CURE}")
     permanent = error.code in (400, 403, 413)
-    return SendFailed(str(error), permanent=permanent, retry_after=error.retry_after)
+    return SendFailed(str(error), permanent, error.retry_after, error.uncertain)

@@ -79,8 +79,8 @@ def check_undelivered(situation: Situation) -> list[Finding]:
     number = len(list(failed.glob("[!.]*.json")))
     if not number:
         return [Finding("undelivered", "ok", "no reply was refused")]
-    cure = f"grep -h reason {quote(str(failed))}/*.json"
-    return [Finding("undelivered", "warning", f"{number} not delivered", "their channel refused them", cure)]
+    cause = "their channel refused them, or nobody knows whether it took them"
+    return [Finding("undelivered", "warning", f"{number} not delivered", cause, "python3 nanoclaw.py outbox list")]
 
 
 def check_requests(situation: Situation) -> list[Finding]:

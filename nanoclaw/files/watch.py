@@ -54,16 +54,23 @@ class Watcher:
     file systems, a full inotify table), the callers' slow rescans still find everything: said once in the log."""
 
     def __init__(self) -> None:
-        self._observer = _observer()
+        try:
+            self._observer = _observer()
+        except OSError as error:  # no inotify instance is left: other programs of this user have them all
+            self._observer = None
+            log.warning("No file events at all (%s): changes are found by the slow rescan", error)
         self._watches: dict[Path, Any] = {}
         self._lock = threading.Lock()
         self._said = False
 
     def start(self) -> None:
-        self._observer.start()
+        if self._observer is not None:
+            self._observer.start()
 
     def stop(self) -> None:
         """Its threads end, or are left behind: it joins its emitters without a limit, and a host must end in time."""
+        if self._observer is None:
+            return
         stopping = threading.Thread(target=self._observer.stop, name="watch stop", daemon=True)
         stopping.start()
         stopping.join(STOP_SECONDS)
@@ -79,7 +86,7 @@ class Watcher:
         if deletions:
             kinds.append(FileDeletedEvent)
         with self._lock:
-            if path in self._watches:
+            if path in self._watches or self._observer is None:
                 return
             try:
                 self._watches[path] = self._observer.schedule(

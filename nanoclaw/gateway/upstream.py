@@ -1,4 +1,5 @@
-"""The way from the gateway to the model's API: open connections that are kept, and the headers a call goes on with.
+"""The way from the gateway to the model's API: open connections that are kept, the headers a call goes on with, and
+what an answer that fails says (the only witness of it: containers are not believed).
 
 ``http.client`` rather than a pooling library: a call must be ended from another thread when its container hangs up,
 also before the answer's first byte, and that needs the socket. For https the host's own HTTPS_PROXY and NO_PROXY count
@@ -9,12 +10,18 @@ from __future__ import annotations
 
 import http.client
 import itertools
+import json
+import math
 import select
 import ssl
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import datetime
 from email.message import Message
+from email.utils import parsedate_to_datetime
 from functools import cached_property
 from urllib.parse import SplitResult, urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -26,6 +33,11 @@ READ_TIMEOUT = 600.0
 IDLE_LIMIT = 45.0  # s; a connection idle for longer may have been forgotten on its way without a word
 MOST_IDLE = 16
 OAUTH_BETA = "oauth-2025-04-20"
+ERROR_BYTES = 64 * 1024  # of a failed answer's body that are looked at
+ERROR_LENGTH = 300
+LONGEST_WAIT = 8 * 86400.0  # s; the longest limit of the platform is a week
+SHORT_WAIT = 10.0  # s; so long the SDK may wait for itself
+FAILURES_RETRIED = 2  # in a row, of one run
 
 # Headers that belong to one connection, or that the gateway itself has to say: passed on in neither direction.
 NOT_PASSED_ON = frozenset(
@@ -59,6 +71,59 @@ def request_headers(offered: Message, credential: Credential | None) -> dict[str
     elif credential is not None:
         headers["x-api-key"] = credential.secret
     return headers | ({"anthropic-beta": ",".join(betas)} if betas else {})
+
+
+def may_retry(status: int, until: float | None, now: float, failures: int) -> bool:
+    """Whether the SDK may try a call again by itself that was answered with ``status``; ``failures``: how many calls
+    of the run failed in a row by 5xx, with this one. ``until`` as of ``retry_at``, ``now``: Unix time in s."""
+    if status == 429:
+        return until is not None and until - now <= SHORT_WAIT
+    return failures <= FAILURES_RETRIED if status >= 500 else status not in (401, 402, 403)
+
+
+def error_text(status: int, body: bytes, secret: str = "") -> str:
+    """What a failed answer says: ``type: message`` on one line, at most ERROR_LENGTH characters, without ``secret``;
+    ``HTTP <status>`` where its body (cut at ERROR_BYTES) is not of the API's shape."""
+    try:
+        error = json.loads(body)["error"]
+        text = f"{error['type']}: {error['message']}"
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return f"HTTP {status}"
+    text = text.replace(secret, "[credential]") if secret else text
+    return "".join(c for c in " ".join(text.split()) if c.isprintable())[:ERROR_LENGTH]
+
+
+def retry_at(status: int, headers: Mapping[str, str], now: float) -> float | None:
+    """The Unix time at which the platform says that a failed call may be tried again, at most LONGEST_WAIT after
+    ``now`` (Unix time), None where it does not say; ``headers`` by lower-case name.
+
+    ``retry-after``, and of a 429 the resets of the limits that are exhausted: the latest counts. Points in time are
+    taken against the answer's ``date``, so that a clock that is wrong here changes no wait.
+    """
+    there = _date(headers.get("date", "")) or now
+    waits = []
+    with suppress(ValueError):
+        waits.append(float(headers.get("retry-after", "")))
+    if (day := _date(headers.get("retry-after", ""))) is not None:
+        waits.append(day - there)
+    if status == 429 and not headers.get("anthropic-ratelimit-unified-status", "").startswith("allowed"):
+        with suppress(ValueError):
+            waits.append(float(headers.get("anthropic-ratelimit-unified-reset", "")) - there)
+    for limit in ("requests", "tokens", "input-tokens", "output-tokens"):
+        if status == 429 and headers.get(f"anthropic-ratelimit-{limit}-remaining") == "0":
+            with suppress(ValueError, OverflowError):
+                reset = datetime.fromisoformat(headers.get(f"anthropic-ratelimit-{limit}-reset", ""))
+                waits.append(reset.timestamp() - there)
+    waits = [wait for wait in waits if math.isfinite(wait)]
+    return now + min(max(0.0, *waits), LONGEST_WAIT) if waits else None
+
+
+def _date(text: str) -> float | None:
+    """The Unix time of an HTTP date."""
+    try:
+        return parsedate_to_datetime(text).timestamp()
+    except (ValueError, OverflowError):
+        return None
 
 
 class Pool:

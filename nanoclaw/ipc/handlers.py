@@ -29,6 +29,7 @@ from nanoclaw.stores import registry
 from nanoclaw.stores.chats import Chats
 from nanoclaw.stores.cursors import Cursor, Cursors
 from nanoclaw.stores.errands import Errands
+from nanoclaw.stores.journal import Journal
 from nanoclaw.stores.outbox import Outbox
 from nanoclaw.stores.sessions import Sessions
 from nanoclaw.stores.settings import Settings
@@ -196,13 +197,59 @@ def _run_again(office: Office, request: Request, asker: Asker, identity: str) ->
         raise UserError(f"{run.folder}, the group of {run_id}, is not registered any more.", "Register it again first.")
     if run.folder != asker.folder and not asker.is_main:
         raise UserError(f"{run_id} is a run of {run.folder}, not of {asker.folder}.")
-    for earlier in [name for name in office.records.ids() if name.startswith(f"{run.folder}-")]:
-        with suppress(FileNotFoundError, BrokenFile):
-            if office.records.load(earlier).errand == identity:
-                return {"folder": run.folder, "errand": identity}  # done before a crash
-    office.errands.put(identity, run.folder, "\n".join(str(t.get("text", "")) for t in texts), f"again {run_id}")
-    office.changed(run.folder)
+    if not _is_run_already(office, run.folder, identity):
+        office.errands.put(identity, run.folder, "\n".join(str(t.get("text", "")) for t in texts), f"again {run_id}")
+        office.changed(run.folder)
     return {"folder": run.folder, "errand": identity}
+
+
+def _is_run_already(office: Office, folder: str, errand: str) -> bool:
+    """A run has claimed the errand: the request was done before a crash."""
+    for earlier in [name for name in office.records.ids() if name.startswith(f"{folder}-")]:
+        with suppress(FileNotFoundError, BrokenFile):
+            if office.records.load(earlier).errand == errand:
+                return True
+    return False
+
+
+def _compact(office: Office, request: Request, asker: Asker, identity: str) -> dict[str, Any]:
+    folder = office.target(request, asker).folder
+    if not _is_run_already(office, folder, identity):
+        if office.sessions.get(folder) is None:
+            raise UserError(f"{folder} has no session to compact.", "Its next message begins one.")
+        office.errands.put(identity, folder, "/compact", "compact", kind="compact")
+        office.changed(folder)
+    return {"folder": folder, "errand": identity}
+
+
+def _retry_reply(office: Office, request: Request, asker: Asker, identity: str) -> dict[str, Any]:
+    reply = office.outbox.find(request.values["reply"])
+    _check_reply_of(reply.folder, reply.id, asker)
+    if office.transcripts.contains(reply.jid, reply.id):
+        raise UserError(f"{reply.id} was delivered.", f"`outbox drop {reply.id}` takes it out of the list.")
+    office.outbox.retry(reply.id, request.values.get("from_start", False))
+    office.delivery()
+    return {"reply": reply.id, "folder": reply.folder}
+
+
+def _drop_reply(office: Office, request: Request, asker: Asker, identity: str) -> dict[str, Any]:
+    name = request.values["reply"]
+    try:
+        folder = office.outbox.find(name).folder
+    except BrokenFile:
+        folder = None  # nobody knows whose it was
+    _check_reply_of(folder, name, asker)
+    office.outbox.drop(name)
+    journal = Journal(office.home.logs)  # opened for this one line: it happens once in a while
+    journal.event("reply_dropped", reply=name, folder=folder)
+    journal.close()
+    office.delivery()
+    return {"reply": name, "folder": folder}
+
+
+def _check_reply_of(folder: str | None, name: str, asker: Asker) -> None:
+    if folder != asker.folder and not asker.is_main:
+        raise UserError(f"{name} is a reply of {folder or 'nobody knows whom'}, not of {asker.folder}.")
 
 
 HANDLERS: dict[str, Handler] = {
@@ -215,7 +262,10 @@ HANDLERS: dict[str, Handler] = {
     "list_groups": _list_groups,
     "reset_cursor": _reset_cursor,
     "clear_session": _clear_session,
+    "compact": _compact,
     "run_again": _run_again,
+    "retry_reply": _retry_reply,
+    "drop_reply": _drop_reply,
 }
 
 

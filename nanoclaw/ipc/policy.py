@@ -34,7 +34,10 @@ PERMITTED: dict[str, tuple[Who, Who]] = {
     "list_groups": ("anyone", "main"),
     "reset_cursor": ("script", "main script"),
     "clear_session": ("script", "main script"),
+    "compact": ("script", "main script"),
     "run_again": ("script", "main script"),
+    "retry_reply": ("script", "main script"),
+    "drop_reply": ("script", "main script"),
 }
 
 

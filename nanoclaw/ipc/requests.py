@@ -119,7 +119,10 @@ FIELDS: dict[str, Keys] = {
     "list_groups": {},
     "reset_cursor": {"folder": Required(_folder), "to": Required(_place)},
     "clear_session": {"folder": Required(_folder)},
+    "compact": {"folder": Required(_folder)},
     "run_again": {"run": Required(values.text)},
+    "retry_reply": {"reply": Required(values.text), "from_start": values.boolean},
+    "drop_reply": {"reply": Required(values.text)},
 }
 
 
@@ -148,5 +151,5 @@ def _request(value: object) -> Request:
     except Expected as error:
         raise BadRequest(f"{kind}: {error}"[:REASON_CHARACTERS]) from None
     jid = found.pop("chatJid", None) or found.pop("targetJid", None)
-    folder = found.pop("folder", None) if kind in ("reset_cursor", "clear_session") else None
+    folder = found.pop("folder", None) if kind in ("reset_cursor", "clear_session", "compact") else None
     return Request(kind, jid, folder, found)

@@ -14,13 +14,15 @@ from nanoclaw.stores.transcripts import Position
 class Settlement:
     """``back_to``: where the cursor must return to, None where it may stay. ``finished``: ranges of seqs behind
     ``back_to`` that must not be answered again. ``failed``: a prompt was consumed and left nothing. ``broken``: one was
-    answered in part only. ``answered``: one was finished, whatever became of the others."""
+    answered in part only. ``answered``: one was finished, whatever became of the others. ``cancelled``: ranges of seqs
+    that nobody is to answer any more."""
 
     back_to: Position | None
     finished: tuple[tuple[int, int], ...]
     failed: bool
     broken: bool
     answered: bool
+    cancelled: tuple[tuple[int, int], ...] = ()
 
 
 def consume(claims: Iterable[Claim], uuids: Iterable[str]) -> None:
@@ -44,6 +46,16 @@ def note_output(claims: Iterable[Claim]) -> None:
     for claim in claims:
         if claim.state == "consumed":
             claim.output = True
+
+
+def cancel(claims: list[Claim]) -> Settlement:
+    """A person stopped the run: what is not finished never will be."""
+    unfinished = [claim for claim in claims if claim.state != "finished"]
+    for claim in unfinished:
+        claim.state = "cancelled"
+    ranges = tuple((c.after.seq + 1, c.place.seq) for c in unfinished if c.place.seq > c.after.seq)
+    answered = any(claim.state == "finished" for claim in claims)
+    return Settlement(None, (), failed=False, broken=False, answered=answered, cancelled=ranges)
 
 
 def settle(claims: list[Claim]) -> Settlement:

@@ -23,7 +23,7 @@ from nanoclaw.runs.records import Claim, Records, Run, write_command
 from nanoclaw.runs.runtime import CommandRuntime, DockerRuntime, Runtime
 from nanoclaw.stores.errands import Errand
 from nanoclaw.stores.registry import make_folder
-from nanoclaw.stores.sessions import Session
+from nanoclaw.stores.sessions import Session, transcript_bytes
 from nanoclaw.stores.settings import Settings
 from nanoclaw.stores.transcripts import Position
 
@@ -77,6 +77,8 @@ class Preparation:
         credential = self._settings.environment.credential
         kind = credential.kind if credential and not config.offline else "api_key"
         placeholder = new_placeholder(kind)
+        rotated_from = self._too_large(group.folder, session)
+        session = None if rotated_from else session
         run = Run(
             id=run_id,
             folder=group.folder,
@@ -95,6 +97,7 @@ class Preparation:
             claims=[claim],
             kind=errand.kind if errand else "message",
             errand=errand.id if errand else None,
+            rotated_from=rotated_from,
         )
         extra = self._extra_binds(group)
         process = config.runtime == "process"
@@ -155,6 +158,14 @@ class Preparation:
         )
         return Start(command.argv(launch), {}, cwd)
 
+    def _too_large(self, folder: str, session: Session | None) -> str | None:
+        """The session's id, where its transcript is beyond ``session_max_bytes``; None: it may be resumed."""
+        size = transcript_bytes(self._home.sessions / folder, session.id) if session else None
+        if session is None or size is None or size <= self._settings.config.session_max_bytes:
+            return None
+        log.info("Session rotated group=%s session=%s bytes=%d", folder, session.id, size)
+        return session.id
+
     def _extra_binds(self, group: Group) -> list[Bind]:
         binds = []
         for mount, resolved, reason in check_mounts(group, self._home):
@@ -185,7 +196,7 @@ class Start:
 
 def new_claim(n: int, batch: Batch, after: Position) -> Claim:
     """The claim of a batch as the ``n``-th prompt of a run, behind ``after`` in the transcript."""
-    return Claim(n, str(uuid.uuid4()), after, batch.place, quote=batch.wakers[-1])
+    return Claim(n, str(uuid.uuid4()), after, batch.place, quote=batch.wakers[-1], wakers=len(batch.wakers))
 
 
 def errand_claim(at: Position) -> Claim:

@@ -103,6 +103,8 @@ def runner_settings(run: Run, view: View, config: Config, is_main: bool, extra: 
         "model": config.model,
         "session": run.session,
         "anchor": run.anchor,
+        "rotated_from": run.rotated_from,
+        "verbatim": run.kind != "compact",
         "ipc": view.ipc,
         "jid": run.jid,
         "is_main": is_main,

@@ -80,6 +80,11 @@ class ProcessRuntime:
                     return
                 gone.wait(0.05)
 
+    def kill(self, name: str, container_id: str | None) -> None:
+        if container_id is not None and self._lives(container_id):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(int(container_id.partition(":")[0]), signal.SIGKILL)
+
     def clean_up(self, run_directory: Path, name: str) -> None:
         with contextlib.suppress(FileNotFoundError):
             self._children.pop((run_directory / "pid").read_text(), None)

@@ -24,11 +24,12 @@ class Finished:
     stderr: str
 
     @property
-    def last_words(self) -> str:
-        """The last line that it said, its advice to read the help apart."""
+    def words(self) -> str:
+        """The last 1,000 characters of all that it said, on one line, its advice to read the help apart: the cause does
+        not always stand in the last line."""
         lines = (self.stderr.strip() or self.stdout.strip()).splitlines()
-        lines = [line for line in lines if line.strip() and not _ADVICE.match(line)]
-        return lines[-1].strip() if lines else f"exit code {self.code}"
+        said = " ".join(line.strip() for line in lines if line.strip() and not _ADVICE.match(line))
+        return said[-1000:] or f"exit code {self.code}"
 
 
 def run(argv: Sequence[str], timeout: float, pass_fds: Sequence[int] = ()) -> Finished:

@@ -24,8 +24,9 @@ from nanoclaw.stores.transcripts import Position
 @dataclass
 class Claim:
     """A prompt: the messages behind ``after`` through ``place``. ``state``: ``offered`` → ``consumed`` →
-    ``finished``. ``output``: something reached the chat after it was consumed. ``broken``: finished without its
-    result. ``quote``: the id of the last message in it that woke the agent."""
+    ``finished``, or ``cancelled`` by a person. ``output``: something reached the chat after it was consumed.
+    ``broken``: finished without its result. ``quote``: the id of the last message in it that woke the agent;
+    ``wakers``: how many did."""
 
     n: int
     uuid: str
@@ -35,6 +36,7 @@ class Claim:
     output: bool = False
     broken: bool = False
     quote: str | None = None
+    wakers: int = 0
 
 
 @dataclass
@@ -42,7 +44,8 @@ class Run:
     """``status``: ``prepared`` → ``started`` → ``ended`` → ``judged``. Times are UTC, ISO 8601; durations in s.
 
     ``group`` is what the group's settings were at the start; ``limits`` the image, runtime and timeouts that hold
-    for this run.
+    for this run. ``rotated_from``: the id of the group's session, which is too large to be resumed: its transcript is
+    archived, and a fresh session begins.
     """
 
     id: str
@@ -61,6 +64,7 @@ class Run:
     anchor: str | None = None
     kind: str = "message"
     errand: str | None = None
+    rotated_from: str | None = None
     idle: bool = False
     status: str = "prepared"
     container_id: str | None = None
@@ -74,6 +78,8 @@ class Run:
     error: dict[str, Any] | None = None
     why_ended: str | None = None
     timed_out: bool = False
+    hung: bool = False
+    stopped: str | None = None
     exit_code: int | None = None
     oom: bool = False
     outcome: str | None = None
@@ -177,7 +183,9 @@ class Records:
             value = read_json(path) if int(path.stem) not in known else None
             if value is not None:
                 after, place = Position(**value["after"]), Position(**value["place"])
-                yield Claim(value["n"], value["uuid"], after, place, quote=value.get("quote"))
+                yield Claim(
+                    value["n"], value["uuid"], after, place, quote=value.get("quote"), wakers=value.get("wakers", 0)
+                )
 
     def write_prompt(self, directory: Path, claim: Claim, text: str, durable: bool) -> None:
         """in/NNNNNN.json: the claim of a prompt, readable in the container. Not ``durable``: in a draft whose
@@ -190,6 +198,7 @@ class Records:
             "after": asdict(claim.after),
             "place": asdict(claim.place),
             "quote": claim.quote,
+            "wakers": claim.wakers,
             "text": text,
         }
         path = directory / f"{claim.n:06d}.json"

@@ -59,6 +59,9 @@ class Runtime(Protocol):
     def stop(self, name: str, container_id: str | None, grace: float) -> None:
         """SIGTERM, after ``grace`` s SIGKILL; returns when it is gone or the engine does not answer."""
 
+    def kill(self, name: str, container_id: str | None) -> None:
+        """SIGKILL at once; ``look`` says whether it is gone."""
+
     def clean_up(self, run_directory: Path, name: str) -> None:
         """Keep the output in stdout.log and stderr.log, then remove the container."""
 
@@ -113,7 +116,7 @@ class CommandRuntime:
         finally:
             os.close(lock)
         if done.code != 0:
-            raise StartFailed(done.code, done.last_words if done.code is not None else "the engine did not answer")
+            raise StartFailed(done.code, done.words if done.code is not None else "the engine did not answer")
         return done.stdout.strip()
 
     def look(self, run_directory: Path, name: str, container_id: str | None) -> Look:
@@ -131,7 +134,10 @@ class CommandRuntime:
     def stop(self, name: str, container_id: str | None, grace: float) -> None:
         done = processes.run([self.cli, "stop", "-t", str(round(grace)), name], grace + COMMAND_SECONDS)
         if done.code != 0:
-            processes.run([self.cli, "kill", name], COMMAND_SECONDS)
+            self.kill(name, container_id)
+
+    def kill(self, name: str, container_id: str | None) -> None:
+        processes.run([self.cli, "kill", name], COMMAND_SECONDS)
 
     def clean_up(self, run_directory: Path, name: str) -> None:
         stdout, stderr = run_directory / "stdout.log", run_directory / "stderr.log"

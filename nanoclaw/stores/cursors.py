@@ -13,6 +13,7 @@ from typing import Any
 
 from nanoclaw.files.atomic import BrokenFile, JsonFile
 from nanoclaw.files.locks import Locks
+from nanoclaw.files.stamps import Stamp, stamp_of
 from nanoclaw.paths import Home, check_folder
 from nanoclaw.stores.transcripts import Position
 
@@ -33,7 +34,8 @@ class Cursor:
     ``judged``: the last run whose end was counted here. ``said``: the cause that the chat was told of and that
     still holds. ``note``: what the next prompt must mention. ``reset``: a person moved it while this run
     had so many claims, which do not raise it any more. ``skipped``: lines behind ``handed`` up to
-    ``skipped_place`` that woke nobody and are beyond the context that a prompt shows."""
+    ``skipped_place`` that woke nobody and are beyond the context that a prompt shows. ``cancelled``: the last ranges of
+    seqs that a person's stop took from the agent."""
 
     jid: str | None = None
     place: Position = Position()
@@ -46,6 +48,7 @@ class Cursor:
     reset: tuple[str, int] | None = None
     skipped: int = 0
     skipped_place: Position | None = None
+    cancelled: tuple[tuple[int, int], ...] = ()
 
     @property
     def handed(self) -> int:
@@ -68,6 +71,7 @@ class Cursors:
         self._home = home
         self._locks = locks
         self._files: dict[str, JsonFile] = {}
+        self._ours: dict[str, Stamp] = {}
 
     def get(self, folder: str) -> Cursor | None:
         """None where there is none yet; raises BrokenFile when a person broke it."""
@@ -81,7 +85,17 @@ class Cursors:
     def put(self, folder: str, cursor: Cursor) -> None:
         """Store durably; raises BrokenFile."""
         with self._locks.hold("cursor", folder):
-            self._file(folder).write(_to_json(cursor))
+            file = self._file(folder)
+            file.write(_to_json(cursor))
+            self._ours[folder] = stamp_of(file.path)
+
+    def is_foreign(self, folder: str) -> bool:
+        """Did another hand than ours write, or take away, the file that stands there? True once for each change."""
+        with self._locks.hold("cursor", folder):
+            stamp = stamp_of(self._file(folder).path)
+            foreign = folder not in self._ours or self._ours[folder] != stamp
+            self._ours[folder] = stamp
+            return foreign
 
     def update(self, folder: str, **changes: Any) -> Cursor:
         """Change some fields of a group's cursor; writes nothing where nothing changes."""
@@ -125,6 +139,7 @@ def _from_json(file: JsonFile, value: dict[str, Any]) -> Cursor:
             reset=(str(value["reset"][0]), int(value["reset"][1])) if value.get("reset") else None,
             skipped=int(value.get("skipped", 0)) if agrees else 0,
             skipped_place=_position(value.get("skipped_place")) if agrees else None,
+            cancelled=tuple((int(a), int(b)) for a, b in value.get("cancelled", ())),
         )
     except (LookupError, TypeError, ValueError):
         raise BrokenFile(file.path, 0, 'expected at least {"handed": NUMBER, "done": NUMBER}') from None

@@ -33,6 +33,8 @@ def to_json(line: Line) -> bytes:
         value["addressed"] = True
     if message.platform_id:
         value["platform_id"] = message.platform_id
+    if message.command:
+        value["command"] = message.command
     # A lone surrogate (a platform's broken text) cannot be encoded: it becomes U+FFFD, so that the line stays UTF-8.
     text = json.dumps(value, ensure_ascii=False).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return text.encode() + b"\n"
@@ -61,6 +63,7 @@ def from_json(data: bytes, jid: str) -> Line | None:
             run=str(value["run"]) if value.get("run") else None,
             addressed=bool(value.get("addressed")),
             platform_id=str(value["platform_id"]) if value.get("platform_id") else None,
+            command=str(value["command"]) if value.get("command") else None,
         )
         return Line(seq, str(value.get("received", "")), message)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):

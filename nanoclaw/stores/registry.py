@@ -66,7 +66,8 @@ def find(home: Home, folder: str) -> Group:
     if folder not in known:
         nearest = difflib.get_close_matches(folder, known, 1)
         hint = f" Did you mean {nearest[0]}?" if nearest else ""
-        raise UserError(f"No group {folder!r} is registered.", f"Registered: {', '.join(known) or 'none'}.{hint}")
+        names = ", ".join([*list(known)[:10], *(["…"] if len(known) > 10 else [])])
+        raise UserError(f"No group {folder!r} is registered.", f"Registered: {names or 'none'}.{hint}")
     try:
         return load_group(known[folder])
     except FileProblems as error:

@@ -3,12 +3,19 @@ session."""
 
 from __future__ import annotations
 
+import os
+import re
+import stat
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
+from nanoclaw.files import untrusted
 from nanoclaw.files.atomic import BrokenFile, read_json, write_json
 from nanoclaw.files.locks import Locks
 from nanoclaw.paths import Home, check_folder
+
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,99}")
 
 
 @dataclass(frozen=True)
@@ -57,3 +64,21 @@ class Sessions:
                 write_json(path, {"session": None, "not_from": not_from})
             else:
                 path.unlink(missing_ok=True)
+
+
+def transcript_bytes(claude_home: Path, session: str) -> int | None:
+    """The size in bytes of a session's transcript, ``projects/<directory>/<session>.jsonl``; None: there is none. The
+    container writes all of it, the id too: nothing is opened but directories, and no link is followed."""
+    if not _ID.fullmatch(session):
+        return None
+    with suppress(FileNotFoundError, untrusted.Refused), untrusted.directory(claude_home / "projects") as projects:
+        for name, _status in untrusted.entries(projects):
+            with suppress(OSError):
+                at = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=projects)
+                try:
+                    found = os.stat(f"{session}.jsonl", dir_fd=at, follow_symlinks=False)
+                finally:
+                    os.close(at)
+                if stat.S_ISREG(found.st_mode):
+                    return found.st_size
+    return None

@@ -21,6 +21,7 @@ from nanoclaw.config.settings import check_groups, load_config, load_group
 from nanoclaw.config.strict import FileProblems
 from nanoclaw.errors import UserError
 from nanoclaw.files.atomic import SETTLE_SECONDS
+from nanoclaw.files.stamps import Stamp, stamp_of
 from nanoclaw.models import Config, Environment, Group, Problem
 from nanoclaw.paths import Home
 
@@ -29,7 +30,6 @@ FRESH_SECONDS = 0.1
 """A directory that changed less than this ago may change again within the same tick of the file system's clock."""
 
 T = TypeVar("T")
-Stamp = tuple[int, int, int] | None
 
 
 class Settings:
@@ -46,7 +46,7 @@ class Settings:
         self._problems: dict[Path, tuple[Problem, ...]] = {}
         self._environment = Environment()
         self.config: Config = load_config(home.config_file)
-        self._stamps[home.config_file] = _stamp(home.config_file)
+        self._stamps[home.config_file] = stamp_of(home.config_file)
         self.groups: dict[str, Group] = {}
         self.senders: Senders = CLOSED
         self.unsettled = self._odd_now = True
@@ -94,7 +94,7 @@ class Settings:
             return before != (self.config, self.groups, self.senders)
 
     def _refresh_groups(self, only: str | None) -> None:
-        directory = _stamp(self._home.group_files)
+        directory = stamp_of(self._home.group_files)
         if only is not None and directory is not None and directory == self._directory:
             files = {only: self._file_of(only)} if only in self._good else {}
         else:
@@ -165,7 +165,7 @@ class Settings:
         return value
 
     def _changed(self, path: Path) -> bool:
-        stamp = _stamp(path)
+        stamp = stamp_of(path)
         if path in self._stamps and self._stamps[path] == stamp:
             self._odd.pop(path, None)
             return False
@@ -184,11 +184,3 @@ class Settings:
             return 0 <= time.time() - os.stat(path).st_mtime < SETTLE_SECONDS
         except OSError:
             return False
-
-
-def _stamp(path: Path) -> Stamp:
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return (status.st_ino, status.st_mtime_ns, status.st_size)

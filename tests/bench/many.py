@@ -140,6 +140,7 @@ def _rounds(household: Household) -> dict[str, list[float]]:
         "cursor reset": [folder, "--to", "end"],
         "send": ["--group", folder, "hello"],
         "ipc errors list": [],
+        "status": [],
     }
     times: dict[str, list[float]] = {"": [], **{name: [] for name in calls}}
     for number in range(ROUNDS):

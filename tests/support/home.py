@@ -102,6 +102,7 @@ class HomeUnderTest:
         foreign = ("ANTHROPIC_", "CLAUDE_", "NANOCLAW_")
         env = {key: value for key, value in os.environ.items() if not key.startswith(foreign)}
         home = {"NANOCLAW_HOME": str(self.home.root), "NANOCLAW_CONFIG_DIR": str(self.home.user_config)}
+        home["NANOCLAW_RESTART_BACKOFF"] = "0"  # tests kill hosts by the hundred
         return env | home | {"PYTHONPATH": str(PROJECT)} | self.environment
 
     def start(self) -> None:

@@ -1,0 +1,14 @@
+"""The crash test: kill everything, at any instant and at every named step; then count what was lost or doubled.
+
+    python3 nanoclaw.py crash [--kills 1000] [--seed N] [--engine] [--plant NAME]   # or python -m tests.crash
+
+A home with four chats (main, two groups and one on a Telegram of loopback, which takes no keys), its real host, real
+containers and the real SDK; only the model is scripted. While messages, follow-ups, agents' and scripts' requests
+come in without a pause (``scene``), the host is killed again and again (``kills``): by SIGKILL at random instants, by
+SIGTERM, by itself at each step of ``nanoclaw.faults``, and its containers are killed, too; with ``--engine`` the
+engine as well. Then a host that nobody disturbs works off what is left, and ``audit`` compares what was put with
+transcripts, claims, outbox, far sides and journal. ``plants`` are hosts with two writes in the wrong order: the test
+must find each.
+
+A seed repeats the order of the kills, not their instants: no two runs meet the same race.
+"""
