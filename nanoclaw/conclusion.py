@@ -36,6 +36,9 @@ def conclude(house: House, run: Run, runtime: Runtime, look: Look, start_error: 
     verdict = judge(_ending(run))
     settlement = claims.cancel(run.claims) if run.stopped else claims.settle(run.claims)
     used_up = house.handover.settle(run, verdict, settlement, time.time())
+    if settlement.back_to is not None:
+        event = "kept" if used_up else "returned"
+        house.journal.event(event, run=run.id, folder=run.folder, behind=settlement.back_to.seq, cause=verdict.cause)
     reach("settled")
     if verdict.clears_session:
         log.warning("Stale session detected — clearing for next retry group=%s", run.folder)

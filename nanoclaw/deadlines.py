@@ -55,6 +55,11 @@ class Deadlines:
         self.last_output = now
         self.progress_said = False
 
+    def started(self, now: float) -> None:
+        """The container has just been started: its heart may take a while."""
+        self.output(now)
+        self.beat = now + START_GRACE - SILENT_AFTER
+
     def alive(self, now: float) -> bool:
         """The heart beats; True where it was believed silent."""
         self.beat = now

@@ -24,9 +24,7 @@ from nanoclaw.exchange import Exchange
 from nanoclaw.files.atomic import write_json
 from nanoclaw.files.locks import Locks
 from nanoclaw.files.watch import Watcher
-from nanoclaw.gateway.gateway import Gateway
-from nanoclaw.gateway.offline import OfflineModel
-from nanoclaw.gateway.witness import Witness
+from nanoclaw.gateway.door import Door
 from nanoclaw.handover import Handover
 from nanoclaw.house import House
 from nanoclaw.inbox import Inbox
@@ -87,13 +85,10 @@ class Host:
         errands = Errands(home)
         sessions = Sessions(home, locks)
         self.handover = Handover(locks, self.settings, self.transcripts, self.cursors)
-        self._offline = OfflineModel()
-        self._offline_url: str | None = None
         self._watcher = Watcher()
         self._run_watcher = Watcher()  # of its own: no container can deafen us to people
         self._halted = threading.Event()
-        self._witness = Witness()
-        self._gateway = Gateway(lambda: self.settings.environment, self._upstream, self._called)
+        self._door = Door(self.settings, self.journal)
         self.exchange = Exchange(home, self.settings, self.outbox, self._delivery_of, self._working, self._tell_owner)
         self.office = Office(
             home=home,
@@ -137,12 +132,12 @@ class Host:
             journal=self.journal,
             handover=self.handover,
             notices=self.notices,
-            gateway=self._gateway,
+            gateway=self._door.gateway,
             watcher=self._run_watcher,
             office=self.office,
             start_slots=threading.Semaphore(PARALLEL_STARTS),
             changed=self._runs_changed,
-            model_said=self._witness.said,
+            model_said=self._door.witness.said,
             over=self._over,
             delivery=self.exchange.poke,
             settings_read=self._settings_read,
@@ -194,9 +189,7 @@ class Host:
         self.exchange.stop()
         self._watcher.stop()
         self._run_watcher.stop()
-        self._gateway.shutdown()
-        if self._offline_url is not None:
-            self._offline.stop()
+        self._door.stop()
         log.info("Host stopped pid=%d, %d container(s) go on", os.getpid(), len(workers))
         self.journal.close()
         stop_log()
@@ -272,7 +265,7 @@ class Host:
         self.exchange.reconcile()
 
     def _over(self, run: Run, verdict: Verdict) -> None:
-        self._witness.forget(run.id)
+        self._door.witness.forget(run.id)
         self.dispatcher.over(run, verdict)
 
     def is_settled(self) -> bool:
@@ -286,17 +279,6 @@ class Host:
         people_s = (".env", self.home.sender_allowlist.name, self.home.mount_allowlist.name)
         if name in people_s or (name.endswith(".toml") and not name.startswith(".")):
             self.dispatcher.settings_changed()
-
-    def _upstream(self) -> str | None:
-        if not self.settings.config.offline:
-            return None
-        if self._offline_url is None:
-            self._offline_url = self._offline.start()
-        return self._offline_url
-
-    def _called(self, run_id: str, kind: str, details: dict[str, Any]) -> None:
-        if self._witness.saw(run_id, details):
-            self.journal.event("model", run=run_id, **details)
 
     def _prune(self) -> float:
         removed = self.records.prune(self.settings.config.keep_runs, time.time())

@@ -44,6 +44,7 @@ class Inbox:
         self._deliver = deliver
         self.turns = Turns("Inbox", lambda: self.turn(time.time()))
         self._rounds = Rounds(home.inbox)
+        self._held_up: dict[str, set[str]] = {}
 
     def touched(self, path: str) -> None:
         """A path below state/inbox/ changed. Any thread."""
@@ -54,14 +55,35 @@ class Inbox:
         """Take every file that is ready at Unix time ``now``; returns the seconds after which to look again."""
         groups = self._groups()
         for folder in self._rounds.due(groups, now):
-            for path in self._dropped(self._home.inbox / folder):
-                try:
-                    if not self._take(groups[folder], path, now):
-                        self._rounds.again(folder, now + AGAIN_SECONDS)
-                except OSError as error:  # of one group: the others' files go on
-                    log.error("Inbox file held up group=%s file=%s: %s", folder, path.name, error)
-                    self._rounds.again(folder, now + HELD_UP_SECONDS)
+            try:
+                if not self._take_all(groups[folder], now):
+                    self._rounds.again(folder, now + AGAIN_SECONDS)
+            except OSError as error:  # of one group: the others' files go on
+                self._rounds.again(folder, now + HELD_UP_SECONDS)
+                self._say_held_up(folder, error)
         return self._rounds.wait(now)
+
+    def _take_all(self, group: Group, now: float) -> bool:
+        """False when a file must be looked at again soon. One that cannot be stored holds up those behind it, because
+        messages keep their order; one that may not be read holds up nobody."""
+        ready, fine = True, True
+        for path in self._dropped(self._home.inbox / group.folder):
+            try:
+                ready = self._take(group, path, now) and ready
+            except PermissionError as error:
+                self._say_held_up(group.folder, error)
+                self._rounds.again(group.folder, now + HELD_UP_SECONDS)
+                fine = False
+        if fine:
+            self._held_up.pop(group.folder, None)
+        return ready
+
+    def _say_held_up(self, folder: str, error: OSError) -> None:
+        """Once, until all is well again."""
+        said = self._held_up.setdefault(folder, set())
+        if str(error) not in said:
+            said.add(str(error))
+            log.error("Inbox held up group=%s: %s", folder, error)
 
     def _dropped(self, directory: Path) -> list[Path]:
         """In the order of arrival."""

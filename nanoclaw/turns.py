@@ -25,13 +25,15 @@ def until_rescan(began: float) -> float:
 
 class Turns:
     """Calls ``turn`` again and again: after the seconds that it returned, or at once when poked. A turn that fails
-    (a full disk, a file that a person broke, a bug) is logged and tried again after 5 s: what waits is on disk."""
+    (a full disk, a file that a person broke, a bug) is logged, once an episode, and tried again after 5 s: what
+    waits is on disk."""
 
     def __init__(self, name: str, turn: Callable[[], float]) -> None:
         self._name = name
         self._turn = turn
         self._poked = threading.Event()
         self._halted = False
+        self._held_up_by: str | None = None
 
     def poke(self) -> None:
         """Let the next turn come at once. Any thread."""
@@ -55,9 +57,16 @@ class Turns:
 
     def guarded_turn(self) -> float:
         try:
-            return self._turn()
+            wait = self._turn()
         except (OSError, UserError) as error:
-            log.error("%s held up: %s", self._name, error)
+            if str(error) != self._held_up_by:
+                log.error("%s held up: %s", self._name, error)
+            self._held_up_by = str(error)
         except Exception:
             log.exception("%s held up by a bug", self._name)
+        else:
+            if self._held_up_by is not None:
+                log.info("%s goes on", self._name)
+            self._held_up_by = None
+            return wait
         return HELD_UP_SECONDS

@@ -13,11 +13,11 @@ import threading
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from nanoclaw.acceptance import Taken, keep_session, take
 from nanoclaw.conclusion import conclude
-from nanoclaw.deadlines import SILENT_AFTER, START_GRACE, Deadlines, Limits, heartbeat_of
+from nanoclaw.deadlines import Limits
 from nanoclaw.faults import reach
 from nanoclaw.house import House
 from nanoclaw.ipc.desk import KINDS, Desk
@@ -33,18 +33,13 @@ from nanoclaw.runs.marks import marked
 from nanoclaw.runs.records import Run
 from nanoclaw.runs.runtime import Look, Runtime, StartFailed, is_starting
 from nanoclaw.stores.cursors import Cursor
+from nanoclaw.supervision import STOP_GRACE, Supervision
 from nanoclaw.turns import Turns
 
 log = logging.getLogger("nanoclaw")
 
 LOOK_EVERY = 10.0
 TOUCH_EVERY = 60.0
-STOP_GRACE = 10.0
-STOP_AGAIN = 60.0
-"""An engine that did not answer is told again after this."""
-TIMED_OUT = {"timeout": "timed out", "hung": "no sign of life"}
-KILL_AGAIN = 2.0
-KILLED_LOOK = 0.2
 
 
 class Worker(threading.Thread):
@@ -73,10 +68,8 @@ class Worker(threading.Thread):
         self.close_wanted = run.kind != "message"
         """Of a run whose prompt commands the CLI: what people write must not be obeyed so."""
         self._look_now = False
-        now = time.monotonic()
-        self._deadlines = Deadlines(last_output=now, beat=now + START_GRACE - SILENT_AFTER)
-        self._heartbeat: int | None = None
-        self._next_stop = 0.0
+        self._supervision = Supervision(house, run, runtime, time.monotonic())
+        self._deadlines = self._supervision.deadlines
         self._claim_ahead = True
         self._revoked = False
         self._stopping = False
@@ -192,9 +185,7 @@ class Worker(threading.Thread):
         run.status, run.started = "started", utc_now()
         self._house.records.save(run)
         reach("run-started")
-        now = time.monotonic()
-        self._deadlines.output(now)
-        self._deadlines.beat = now + START_GRACE - SILENT_AFTER
+        self._deadlines.started(time.monotonic())
 
     def _take_over(self) -> None:
         """A command of an earlier host may still be about to start the container: nobody may believe it absent
@@ -306,41 +297,10 @@ class Worker(threading.Thread):
 
     def _time_passes(self, now: float) -> float:
         """Do what is due; returns the seconds until something is."""
-        beat = heartbeat_of(self._directory)
-        if beat != self._heartbeat:
-            self._heartbeat = beat
-            if self._deadlines.alive(now):
-                log.info("Heartbeat is back group=%s run=%s", self.folder, self.run_record.id)
-        action, when = self._deadlines.due(now, self._limits())
-        if action in ("hung", "timeout"):
-            if now >= self._next_stop:
-                self._time_out(action, now)
-                return 0.0
-            when = self._next_stop
-        elif action == "close":
-            self.close_wanted = True
-            return 0.0
-        elif action == "silent":
-            self._deadlines.silent = self._look_now = True
-            log.warning("No heartbeat group=%s run=%s for %d s", self.folder, self.run_record.id, SILENT_AFTER)
-            self._house.journal.event("silent", run=self.run_record.id, folder=self.folder)
-            return 0.0
-        elif action == "progress":
-            self._deadlines.progress_said = True
-            cause = f"progress-{len(self.run_record.claims)}-{self.run_record.replies}"
-            about, jid = self.run_record.id, self.run_record.jid
-            self._house.notices.say(self.folder, jid, cause, "I am still at work on this.", about)
-            return 0.0
-        return max(0.0, min(when, self._next_look, self._next_touch) - now)
-
-    def _time_out(self, why: Literal["hung", "timeout"], now: float) -> None:
-        run = self.run_record
-        log.warning("Container timeout group=%s run=%s: %s, stopping", run.folder, run.id, TIMED_OUT[why])
-        run.timed_out, run.hung = why == "timeout", why == "hung"
-        self._house.records.save(run)
-        self._runtime.stop(run.container, run.container_id, STOP_GRACE)
-        self._look_now = True
-        self._next_stop = now + STOP_AGAIN
+        done, when = self._supervision.turn(now, self._limits())
+        self._look_now = self._look_now or done == "look"
+        self.close_wanted = self.close_wanted or done == "close"
+        return 0.0 if done else max(0.0, min(when, self._next_look, self._next_touch) - now)
 
     def _be_stopped(self, now: float) -> float:
         """A person stopped this run: it is over when its container is seen to be gone."""
@@ -349,10 +309,7 @@ class Worker(threading.Thread):
         if look.state in ("exited", "absent", "created"):
             self._finish(look)
             return 0.0
-        if now >= self._next_stop:
-            self._next_stop = now + KILL_AGAIN
-            self._runtime.kill(run.container, run.container_id)
-        return KILLED_LOOK
+        return self._supervision.kill_again(now)
 
     # -- end -----------------------------------------------------------------------------------------------------
 

@@ -137,7 +137,6 @@ def nobody(home: Home) -> Iterator[None]:
         os.seteuid(0)
 
 
-@pytest.mark.xfail(strict=True, reason="inbox.py: the listing of a group's directory stands outside of its try")
 def test_an_inbox_that_may_not_be_read_holds_up_no_other(parts: Parts) -> None:
     taken: list[str] = []
     inbox = Inbox(parts.home, lambda: parts.settings.groups, lambda message, name: taken.append(message.text))
@@ -156,7 +155,6 @@ def test_an_inbox_that_may_not_be_read_holds_up_no_other(parts: Parts) -> None:
         assert taken == ["team", "main"]
 
 
-@pytest.mark.xfail(strict=True, reason="turns.py: a turn that is held up says so every 5 s")
 def test_a_turn_that_is_held_up_says_so_once_an_episode(caplog: pytest.LogCaptureFixture) -> None:
     left = [OSError(28, "No space left on device")] * 3 + [None] + [OSError(28, "No space left on device")]
 

@@ -34,6 +34,7 @@ LAYERS = [
     {"exchange"},
     {"house"},
     {"acceptance", "conclusion"},
+    {"supervision"},
     {"worker"},
     {"dispatcher"},
     {"adoption"},

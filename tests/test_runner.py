@@ -72,6 +72,13 @@ class Run:
             self.process = subprocess.Popen(argv, env=env, stdout=log, stderr=log, start_new_session=True)
         return self
 
+    def kill(self) -> None:
+        """End what is left of it, the CLI too, which may have background work."""
+        if self.process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
     def events(self, kind: str = "") -> list[dict[str, Any]]:
         found = [json.loads(path.read_text()) for path in sorted(self.outgoing.glob("[0-9]*.json"))]
         assert [event["n"] for event in found] == list(range(1, len(found) + 1))
@@ -127,10 +134,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
     yield one
     for run in runs:
-        if run.process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(run.process.pid, signal.SIGKILL)  # the CLI, too, which may have background work
-            run.process.wait()
+        run.kill()
 
 
 def test_answer_follow_up_and_close(start: Start) -> None:
@@ -439,6 +443,15 @@ def test_too_little_to_compact_is_an_answer(start: Start) -> None:
         name, run = run.prompt("again"), run.start()
         run.result(name)
         assert "It was about tea." in json.dumps(model.bodies()[-1]["messages"])
+
+
+def test_a_run_for_a_command_that_is_closed_from_its_start_obeys_it(start: Start) -> None:
+    with ScriptedModel(summarising) as model:
+        run = start(model, verbatim=False)
+        (run.incoming / "_close").touch()
+        name, run = run.prompt("/compact"), run.start()
+        assert run.ended() == ("closed", 0)
+        assert run.result(name)["text"] == "No messages to compact"
 
 
 def test_a_compaction_that_the_model_refuses_for_now_is_an_api_error(start: Start) -> None:

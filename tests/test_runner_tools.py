@@ -68,9 +68,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
     yield one
     for run, host in made:
-        if run.process is not None and run.process.poll() is None:
-            run.process.kill()
-            run.process.wait()
+        run.kill()
         host.over.set()
         host.join()
 

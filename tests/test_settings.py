@@ -13,7 +13,9 @@ import pytest
 from nanoclaw.config.senders import CLOSED, EVERYBODY, Rule
 from nanoclaw.errors import UserError
 from nanoclaw.files.atomic import SETTLE_SECONDS, write_bytes
+from nanoclaw.files.locks import Locks
 from nanoclaw.paths import Home
+from nanoclaw.stores.cursors import Cursor, Cursors
 from nanoclaw.stores.settings import Settings
 from tests.support.waiting import wait_for
 
@@ -227,3 +229,16 @@ def test_a_copy_does_not_put_out_the_group_that_is_in_service(settings: Settings
     assert "aaa.toml" in str(settings.problems[0])
     for reread in (settings, Settings(home)):
         assert reread.groups["main"].is_main and "aaa" not in reread.groups
+
+
+def test_a_cursor_that_another_hand_wrote_is_noticed_once(home: Home) -> None:
+    home.cursors.mkdir()
+    cursors, path = Cursors(home, Locks()), home.cursors / "main.json"
+    cursors.put("main", Cursor(jid="local:main"))
+    assert not cursors.is_foreign("main"), "it is our own"
+    for edit in (lambda: path.write_text('{"handed": 3, "done": 3}'), path.unlink):
+        edit()
+        assert cursors.is_foreign("main") and not cursors.is_foreign("main")
+    cursors.put("main", Cursor(jid="local:main"))
+    assert not cursors.is_foreign("main")
+    assert Cursors(home, Locks()).is_foreign("main"), "who wrote it before this host is not known"

@@ -35,7 +35,8 @@ from nanoclaw.runs.records import Run
 from nanoclaw.runs.runtime import Look, StartFailed
 from nanoclaw.stores.cursors import Cursor
 from nanoclaw.stores.sessions import Session
-from nanoclaw.worker import KILL_AGAIN, STOP_AGAIN, TOUCH_EVERY, Worker
+from nanoclaw.supervision import KILL_AGAIN, STOP_AGAIN
+from nanoclaw.worker import TOUCH_EVERY, Worker
 from tests.support.parts import Parts, lines_of
 from tests.support.waiting import wait_for
 

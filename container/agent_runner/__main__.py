@@ -50,6 +50,8 @@ async def converse(files: RunFiles, conversation: Conversation, ending: Ending) 
     while True:
         conversation.check()
         why = ending.why()
+        if why == "closed" and conversation.awaits_command:
+            why = None  # the host closes such a run from its start: it is there for that one prompt
         if why and conversation.settled:
             return why
         if why and ending.interrupts():

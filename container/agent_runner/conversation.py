@@ -36,7 +36,7 @@ STALE_SESSION = re.compile(r"no conversation found|ENOENT.*\.jsonl|session\b.*\b
 UNKNOWN_ANCHOR = "No message found with message.uuid"
 SYNTHETIC = "<synthetic>"  # the model of what the CLI says itself; it is no message to resume at
 COMMAND_OUTPUT = "<local-command-stdout>"
-# A compaction that the model refused is a good result to the CLI. These statuses pass: the host waits and tries again.
+# A compaction that the model's far side refused is a good result to the CLI; these refusals are the host's to judge.
 PASSING = re.compile(r"API Error:\D{0,40}(401|403|429|5\d\d)\b")
 
 
@@ -66,6 +66,11 @@ class Conversation:
     def settled(self) -> bool:
         """Nothing pushed is unanswered, no turn runs or is about to. Background tasks may."""
         return not (self._unanswered or self._running or self._turn_due)
+
+    @property
+    def awaits_command(self) -> bool:
+        """The prompt that the CLI is to obey has not come yet."""
+        return self._command is None and not self._files.settings.get("verbatim", True)
 
     @property
     def room(self) -> int:
@@ -99,8 +104,8 @@ class Conversation:
         self._files.emit("consumed", uuids=[prompt["uuid"] for prompt in prompts])
         named = {str(uuid.uuid4()): prompt for prompt in prompts}
         self._unanswered.update({name: prompt["uuid"] for name, prompt in named.items()})
-        if not self._files.settings.get("verbatim", True):
-            self._command = next((name for name, prompt in named.items() if prompt["n"] == 1), self._command)
+        if self.awaits_command:
+            self._command = next(iter(named))
 
         async def messages() -> AsyncIterator[dict[str, Any]]:
             for name, prompt in named.items():

@@ -32,6 +32,8 @@ TO_A_STEP = 12.0
 TO_A_STOP = 10.0
 ONCE = ("errand-claimed", "stop-asked", "stop-cancelled", "stopped")
 """Steps that one host comes to once, seldom twice."""
+OF_A_RUN = ("claim-drafted", "claimed", "container-started", "run-started", "run-ended", "container-removed", "settled")
+OF_A_RUN += ("told", "judged")
 TRIES = 3
 
 
@@ -120,8 +122,10 @@ def _provoke(scene: Scene, kill: Kill) -> bool:
         return scene.again("main") or scene.again("ann")
     if kill.step.startswith("stop"):
         scene.stop(in_the_chat=kill.step == "stop-asked")
-    for _ in range(kill.occurrence):
-        if kill.step == "refusal-kept":
+    for number in range(kill.occurrence):
+        if kill.step in OF_A_RUN:
+            scene.another_run(("main", "ann")[number % 2])
+        elif kill.step == "refusal-kept":
             scene.refused()
         elif kill.step in ("request-done", "request-answered"):
             scene.script_says("main")

@@ -12,10 +12,11 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tests.crash.audit import UNDER_WAY, Report, audit
+from tests.crash.audit import Report, audit
 from tests.crash.kills import Kill, Tally, carry_out, schedule
 from tests.crash.plants import PLANTS, program
 from tests.crash.scene import GROUPS, Scene
+from tests.crash.traces import UNDER_WAY
 from tests.support.home import CLI
 from tests.support.waiting import wait_for
 

@@ -111,7 +111,7 @@ class Scene:
             else:
                 self.house.drop(folder, f"{marker} {kind}", id=marker)
             if len(self.messages[folder]) % FRESH_AFTER == 0:
-                self._request(folder, "tasks", {"type": "clear_session", "folder": folder})
+                self._fresh(folder)
 
     def script_says(self, folder: str) -> None:
         with self._guard:
@@ -137,6 +137,12 @@ class Scene:
                 return True
         return False
 
+    def another_run(self, folder: str) -> None:
+        """A group's run ends, if it has one, and the next begins."""
+        with self._guard:
+            self._fresh(folder)
+        self.say(folder, "say")
+
     def stop(self, in_the_chat: bool) -> None:
         """Somebody stops a group that is at work: by a file, or by a word in its chat."""
         self.say(STOPPED, "slow")
@@ -150,6 +156,9 @@ class Scene:
         """Remember what stops took: the cursor knows the last of them only."""
         for first, through in self.house.cursor(STOPPED).get("cancelled", ()):
             self.cancelled.update(range(first, through + 1))
+
+    def _fresh(self, folder: str) -> None:
+        self._request(folder, "tasks", {"type": "clear_session", "folder": folder})
 
     def _request(self, folder: str, kind: str, value: dict[str, Any]) -> None:
         put(self.house.home.ipc / folder / kind / f"q{next(self._names):05d}.json", json.dumps(value))
@@ -168,7 +177,7 @@ class Scene:
                 if rng.random() < 0.15 and folder != TELEGRAM:
                     self.script_says(folder)
                 burst[folder] = burst[folder] - 1 if burst[folder] > 0 else rng.randint(1, 3)
-                due[folder] = now + (rng.uniform(0.05, 0.5) if burst[folder] else rng.uniform(1.5, 3.5))
+                due[folder] = now + (rng.uniform(0.05, 0.5) if burst[folder] else rng.uniform(2.0, 4.0))
 
     # -- the model -------------------------------------------------------------------------------------------------
 

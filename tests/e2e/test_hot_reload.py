@@ -151,3 +151,24 @@ def test_a_cursor_and_a_session_are_edited_by_hand(house: HomeUnderTest) -> None
     assert house.wait_said("g", 5)[4:] == ["echo: who are you?"]
     assert house.runs("g")[-2]["session"] is not None and house.runs("g")[-1]["session"] is None
     assert "hello" not in json.dumps(house.model.bodies()[-1]["messages"][-1])
+
+
+def test_a_mount_that_is_allowed_no_more_ends_the_run(house: HomeUnderTest) -> None:
+    shared = house.home.root.parent / "shared"
+    shared.mkdir()
+    allowed = json.dumps({"allowedRoots": [{"path": str(shared)}]})
+    house.home.mount_allowlist.write_text(allowed)
+    mount = f'[[container.mounts]]\nhost_path = "{shared}"\ncontainer_path = "shared"'
+    house.group("g", f"requires_trigger = false\n{mount}")
+    house.start()
+    house.drop("g", "hello")
+    house.wait_said("g")
+    put(house.home.mount_allowlist, allowed + "\n")
+    house.drop("g", "what was only saved again changes nothing")
+    house.wait_said("g", 2)
+    assert len(house.runs("g")) == 1 and "Closing" not in house.log()
+    edit = (house.home.mount_allowlist, str(shared), f"{shared}-not")
+    timed("mount-allowlist.json", lambda: rename_over(*edit), lambda: "Closing container group=g " in house.log())
+    house.wait_judged("g")
+    house.drop("g", "and now?")
+    assert house.wait_said("g", 3) and "Mount REJECTED group=g" in house.log()
