@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import logging
 import time
+from pathlib import Path
 
+from nanoclaw.conditions import is_full
 from nanoclaw.faults import reach
+from nanoclaw.files.atomic import read_json
 from nanoclaw.house import House
 from nanoclaw.moments import utc_now
 from nanoclaw.runs import claims
@@ -33,7 +36,7 @@ def conclude(house: House, run: Run, runtime: Runtime, look: Look, start_error: 
     if look.state != "absent":
         runtime.clean_up(house.records.path(run.id), run.container)
         reach("container-removed")
-    verdict = judge(_ending(run))
+    verdict = judge(_ending(run, house.office.home.state))
     settlement = claims.cancel(run.claims) if run.stopped else claims.settle(run.claims)
     used_up = house.handover.settle(run, verdict, settlement, time.time())
     if settlement.back_to is not None:
@@ -43,6 +46,8 @@ def conclude(house: House, run: Run, runtime: Runtime, look: Look, start_error: 
     if verdict.clears_session:
         log.warning("Stale session detected — clearing for next retry group=%s", run.folder)
         house.sessions.clear(run.folder)
+    if run.errand is not None:
+        _keep_errand(house, run, verdict)
     house.notices.of_run(run, verdict, used_up)
     reach("told")
     run.outcome, run.status = verdict.cause, "judged"
@@ -55,9 +60,19 @@ def conclude(house: House, run: Run, runtime: Runtime, look: Look, start_error: 
     return verdict
 
 
-def _ending(run: Run) -> Ending:
+def _keep_errand(house: House, run: Run, verdict: Verdict) -> None:
+    """An errand that was not begun, or that met the environment's fault, waits on: as another one, because this run has
+    claimed the first. What failed by itself is tried once; the chat hears of it."""
+    claim = run.claims[0]
+    untouched = claim.state == "offered" or (verdict.retry == "wait" and claim.state == "consumed" and not claim.output)
+    if untouched and verdict.retry in ("now", "wait"):
+        given = read_json(house.records.path(run.id) / "in" / "000001.json") or {}
+        house.office.errands.put(f"again-{run.id}", run.folder, str(given.get("text", "")), run.errand or "", run.kind)
+
+
+def _ending(run: Run, state: Path) -> Ending:
     """From the record alone: after a crash there is nothing else. ``detail`` is what the command that starts it
-    said."""
+    said. A runner that ends without a word may have found no room for one on the disk of ``state``."""
     error = run.error or {}
     return Ending(
         exit_code=run.exit_code,
@@ -74,4 +89,5 @@ def _ending(run: Run) -> Ending:
         stopped=run.stopped is not None,
         replied=run.replies > 0 or run.is_answered,
         why_ended=run.why_ended,
+        disk_full=run.exit_code == 1 and run.error is None and is_full(state),
     )

@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from nanoclaw.errors import UserError
 from nanoclaw.files.stamps import stamp_of
@@ -52,6 +53,11 @@ class _Told:
     over: float
     until: float
     account: object
+
+
+def is_full(state: Path) -> bool:
+    """Has the disk of ``state`` too little room for a run?"""
+    return shutil.disk_usage(state).free < DISK_FLOOR
 
 
 class Conditions:
@@ -207,7 +213,7 @@ class Conditions:
         if not self._settings.config.offline and self._settings.environment.credential is None:
             broken = [p for p in self._settings.problems if p.path == str(self._home.env_file)]
             return (VERDICTS["env_file"], str(broken[0])) if broken else (VERDICTS["no_credential"], "")
-        if shutil.disk_usage(self._home.state).free < DISK_FLOOR:
+        if is_full(self._home.state):
             return VERDICTS["disk"], ""
         found = self._ask_engine(wanted) if self._probed != wanted else None
         return (VERDICTS[found[0]], found[1]) if found is not None else None

@@ -219,6 +219,8 @@ class Dispatcher:
                 "Processing messages group=%s run=%s count=%d errand=%s", folder, run.id, len(messages), run.errand
             )
             self._house.journal.event("offered", run=run.id, folder=folder, n=1, messages=messages, errand=run.errand)
+            if run.rotated_from:
+                self._house.journal.event("rotated", run=run.id, folder=folder, session=run.rotated_from)
             self._start_worker(Worker(self._house, run, self._runtimes.of(run.runtime), start))
 
     def _start_worker(self, worker: Worker) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 
 from nanoclaw.dispatcher import Dispatcher
 from nanoclaw.errors import UserError
@@ -22,7 +23,8 @@ ORPHAN_SECONDS = 60.0
 
 
 class EngineFollower:
-    """``follow``: hear of the runtime in force, from now on; again is harmless. ``halted``: the host ends."""
+    """``follow``: hear of the runtime in force, from now on; again is harmless. ``halted``: the host ends.
+    ``unreadable``: containers of runs that nobody can judge now."""
 
     def __init__(
         self,
@@ -32,6 +34,7 @@ class EngineFollower:
         runtimes: Runtimes,
         dispatcher: Dispatcher,
         halted: threading.Event,
+        unreadable: Callable[[], set[str]],
     ) -> None:
         self._home = home
         self._home_id = home_id
@@ -39,6 +42,7 @@ class EngineFollower:
         self._runtimes = runtimes
         self._dispatcher = dispatcher
         self._halted = halted
+        self._unreadable = unreadable
         self._following: set[str] = set()
         self._next_orphans = 0.0
 
@@ -68,7 +72,7 @@ class EngineFollower:
             return
         self._next_orphans = time.monotonic() + ORPHAN_SECONDS
         names = runtime.names(self._home_id) or []  # no answer: asked again when the engine is back
-        ours = {worker.run_record.container for worker in self._dispatcher.workers()}
+        ours = {worker.run_record.container for worker in self._dispatcher.workers()} | self._unreadable()
         for name in names:
             if name not in ours:
                 log.warning("Removing a container without a run: %s", name)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import threading
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
-from typing import Any
 
-from nanoclaw.adoption import adopt, load_errands
+from nanoclaw.adoption import Adoption
 from nanoclaw.channels.base import Channel, State
 from nanoclaw.chat_commands import ChatCommands
 from nanoclaw.conditions import Conditions
@@ -21,7 +19,6 @@ from nanoclaw.dispatcher import Dispatcher
 from nanoclaw.engine_follower import EngineFollower
 from nanoclaw.errors import UserError
 from nanoclaw.exchange import Exchange
-from nanoclaw.files.atomic import write_json
 from nanoclaw.files.locks import Locks
 from nanoclaw.files.watch import Watcher
 from nanoclaw.gateway.door import Door
@@ -148,7 +145,10 @@ class Host:
         if (earlier := held.read()) is not None:
             conditions.restore(earlier, time.monotonic())
         self.dispatcher = Dispatcher(house, preparation, runtimes, conditions, drain, self._run_began)
-        self._engine = EngineFollower(home, self._home_id, self.settings, runtimes, self.dispatcher, self._halted)
+        self._adoption = Adoption(home, self.records, errands, self.dispatcher)
+        self._engine = EngineFollower(
+            *(home, self._home_id, self.settings, runtimes, self.dispatcher, self._halted, self._adoption.unreadable)
+        )
         self._pruning = Turns("Pruning", self._prune)
         self._threads: list[threading.Thread] = []
 
@@ -156,16 +156,16 @@ class Host:
         """Take up what an earlier host left, then start the threads."""
         self.outbox.load()
         self.records.remove_drafts()
-        load_errands(self.office.errands, self.records)
         self._watcher.start()
         self._run_watcher.start()
         self._make_folders()
-        adopt(self.home, self.records, self.dispatcher)
+        self._adoption.take_up()
         self.stopper.turns.guarded_turn()  # before anything starts
         self.exchange.start(self._reception.deliver)
         for path in (self.home.root, self.home.state, self.home.group_files, self.home.user_config):
             if path.is_dir():
                 self._watcher.add(path, self._settings_touched, deletions=True)
+        self._watcher.add(self.home.cursors, self._cursor_touched, deletions=True)
         log.info("Host started pid=%d groupCount=%d", os.getpid(), len(self.settings.groups))
         self.inbox.turns.guarded_turn()  # makes the groups' directories, before they are watched
         self.scripts.turns.guarded_turn()
@@ -202,6 +202,7 @@ class Host:
             "requests": self.scripts.turns,
             "dispatcher": self.dispatcher.turns,
             "pruning": self._pruning,
+            "adoption": self._adoption.turns,
         }
 
     def _delivery_of(self, channel: Channel) -> Delivery:
@@ -272,6 +273,12 @@ class Host:
         """Nothing runs, nothing waits that could start now, nothing is on its way out."""
         return self.dispatcher.settled.is_set() and self.exchange.settled()
 
+    def _cursor_touched(self, path: str) -> None:
+        """By a person, perhaps: the host's own writing is known."""
+        folder = os.path.basename(path).removesuffix(".json")
+        if folder in self.settings.groups and self.cursors.is_foreign(folder):
+            self.dispatcher.changed(folder)
+
     def _settings_touched(self, path: str) -> None:
         name = os.path.basename(path)
         if name.startswith("STOP"):
@@ -290,17 +297,3 @@ class Host:
         thread = threading.Thread(target=work, name=name, daemon=True)
         self._threads.append(thread)
         thread.start()
-
-
-def write_host_file(home: Home, mode: str) -> None:
-    """Who is the host, for messages to people; the flock decides."""
-    started = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    write_json(home.state / "host.json", {"pid": os.getpid(), "mode": mode, "started": started})
-
-
-def read_host_file(home: Home) -> dict[str, Any]:
-    """What the last host said of itself; empty where there is nothing."""
-    try:
-        return dict(json.loads((home.state / "host.json").read_bytes()))
-    except (OSError, ValueError, TypeError):
-        return {}

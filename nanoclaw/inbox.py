@@ -44,7 +44,7 @@ class Inbox:
         self._deliver = deliver
         self.turns = Turns("Inbox", lambda: self.turn(time.time()))
         self._rounds = Rounds(home.inbox)
-        self._held_up: dict[str, set[str]] = {}
+        self._held_up: dict[str, set[object]] = {}
 
     def touched(self, path: str) -> None:
         """A path below state/inbox/ changed. Any thread."""
@@ -80,9 +80,9 @@ class Inbox:
 
     def _say_held_up(self, folder: str, error: OSError) -> None:
         """Once, until all is well again."""
-        said = self._held_up.setdefault(folder, set())
-        if str(error) not in said:
-            said.add(str(error))
+        said, kind = self._held_up.setdefault(folder, set()), (error.errno, type(error))
+        if kind not in said:
+            said.add(kind)
             log.error("Inbox held up group=%s: %s", folder, error)
 
     def _dropped(self, directory: Path) -> list[Path]:

@@ -57,8 +57,6 @@ class Notices:
         """What a chat's people must know of a run's end. Before it is judged: told twice is told once."""
         if not verdict.ok and not run.is_answered:
             self.once_per_episode(run.folder, run.jid, verdict, run.id)
-        if run.kind == "compact" and verdict.ok and not run.replies:
-            self.say(run.folder, run.jid, "compacted", "The conversation is compacted.", run.id)
         if any(claim.broken for claim in run.claims):
             self.say(run.folder, run.jid, "broken-off", "My answer broke off before it was complete.", run.id)
         if used_up:

@@ -210,7 +210,7 @@ def _text(runs: int, cancelled: int, confirmed: bool) -> str:
     what = {0: "", 1: " 1 message is cancelled."}.get(cancelled, f" {cancelled} messages are cancelled.")
     if not confirmed:
         return (
-            "Stopped, but the container engine does not answer: the agent is cut off from the model, what it still "
-            f"says is discarded, and it is killed as soon as the engine answers.{what}"
+            "Stopped, but the container engine does not say yet that the agent is dead: it is cut off from the model, "
+            f"what it still says is discarded, and it is killed as soon as the engine answers.{what}"
         )
     return f"Stopped.{what}" if runs or cancelled else "Nothing was running here."

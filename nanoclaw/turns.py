@@ -33,7 +33,7 @@ class Turns:
         self._turn = turn
         self._poked = threading.Event()
         self._halted = False
-        self._held_up_by: str | None = None
+        self._held_up_by: object = None
 
     def poke(self) -> None:
         """Let the next turn come at once. Any thread."""
@@ -59,9 +59,11 @@ class Turns:
         try:
             wait = self._turn()
         except (OSError, UserError) as error:
-            if str(error) != self._held_up_by:
+            # By its number, because the text may name a draft file, which is another each time.
+            kind = (type(error), getattr(error, "errno", None) or str(error))
+            if kind != self._held_up_by:
                 log.error("%s held up: %s", self._name, error)
-            self._held_up_by = str(error)
+            self._held_up_by = kind
         except Exception:
             log.exception("%s held up by a bug", self._name)
         else:

@@ -17,6 +17,7 @@ from typing import Any
 
 from nanoclaw.acceptance import Taken, keep_session, take
 from nanoclaw.conclusion import conclude
+from nanoclaw.config.mounts import ResolvedMount, check_mounts
 from nanoclaw.deadlines import Limits
 from nanoclaw.faults import reach
 from nanoclaw.house import House
@@ -50,7 +51,7 @@ class Worker(threading.Thread):
         self.run_record = run
         self.closing = False
         self.over = threading.Event()
-        """Set when the run is judged: its container is gone."""
+        """Set when the container is known to be gone."""
         self._house = house
         self._runtime = runtime
         self._start_with = start_with
@@ -72,6 +73,7 @@ class Worker(threading.Thread):
         self._deadlines = self._supervision.deadlines
         self._claim_ahead = True
         self._revoked = False
+        self._granted = self._grants(self._group())
         self._stopping = False
         self._next_look = 0.0
         self._next_touch = 0.0
@@ -245,6 +247,9 @@ class Worker(threading.Thread):
         group = self._house.settings.groups.get(self.folder)
         return group if group is not None and group.jid == self.run_record.jid else None
 
+    def _grants(self, group: Group | None) -> list[ResolvedMount | None]:
+        return [resolved for _, resolved, _ in check_mounts(group, self._house.office.home)] if group else []
+
     def _is_revoked(self, group: Group | None) -> bool:
         """The group is gone, or is not the main one any more, which this run began as (ARCHITECTURE 14)."""
         if self.folder not in self._house.settings.groups:
@@ -258,7 +263,11 @@ class Worker(threading.Thread):
             log.warning("Stopping container group=%s run=%s: it may not act for the group any more", run.folder, run.id)
             self._runtime.stop(run.container, run.container_id, STOP_GRACE)
             self._look_now = True
-        if group is None or _mounts(group.mounts) != _mounts(run.group.get("mounts")):
+        if (
+            group is None
+            or _mounts(group.mounts) != _mounts(run.group.get("mounts"))
+            or self._grants(group) != self._granted
+        ):
             self.close_wanted = True
         if self.close_wanted and not self.closing:
             self.closing = True
@@ -307,6 +316,7 @@ class Worker(threading.Thread):
         run = self.run_record
         look = self._runtime.look(self._directory, run.container, run.container_id)
         if look.state in ("exited", "absent", "created"):
+            self.over.set()
             self._finish(look)
             return 0.0
         return self._supervision.kill_again(now)

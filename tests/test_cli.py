@@ -15,9 +15,8 @@ import pytest
 from nanoclaw import __version__
 from nanoclaw.cli import main
 from nanoclaw.files.locks import HomeLock
-from nanoclaw.host import read_host_file, write_host_file
 from nanoclaw.paths import PROJECT, Home
-from nanoclaw.stores.home import make_home
+from nanoclaw.stores.home import make_home, read_host_file, write_host_file
 from tests.support.parts import CONFIG, MAIN, TEAM
 from tests.support.waiting import wait_for
 

@@ -35,7 +35,7 @@ TAIL = (
 @pytest.mark.parametrize(
     ("runtime", "expected"),
     [
-        ("docker", HEAD + SEALED + "--log-opt max-size=10m --log-opt max-file=1 " + USER + TAIL),
+        ("docker", HEAD + "--pull never " + SEALED + "--log-opt max-size=10m --log-opt max-file=1 " + USER + TAIL),
         ("podman", HEAD + SEALED + "--log-opt max-size=10mb " + USER + "--userns keep-id " + TAIL),
         ("container", HEAD + "--user 1000:1001 " + TAIL),
     ],

@@ -24,12 +24,12 @@ from nanoclaw.config.settings import load_config
 from nanoclaw.files.atomic import BrokenFile, read_json, write_bytes
 from nanoclaw.files.locks import HomeLock, Locks
 from nanoclaw.files.watch import Watcher
-from nanoclaw.host import Host, write_host_file
+from nanoclaw.host import Host
 from nanoclaw.models import Config, Group, Line
 from nanoclaw.paths import Home
 from nanoclaw.runs.judge import VERDICTS, Verdict
 from nanoclaw.stores import registry
-from nanoclaw.stores.home import make_home
+from nanoclaw.stores.home import make_home, write_host_file
 from nanoclaw.stores.transcripts import Transcripts
 
 LOOK_SECONDS = 0.5
@@ -82,6 +82,8 @@ class _Talk:
         """The messages that are not over (answered, or known not to be answered now): id, and seq once stored."""
         self._held_since: float | None = None
         self._failed = False
+        self._obeyed: list[str] = []
+        """What the host itself obeyed (/status, …): its next notice answers that."""
         self._typed: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._news = threading.Event()
         self._watcher = Watcher()
@@ -147,15 +149,21 @@ class _Talk:
             self._note(line)
         done = cursor.get("done", 0)
         if idle and isinstance(done, int):
-            self._waiting = {name: seq for name, seq in self._waiting.items() if seq is None or seq > done}
+            over = [name for name, seq in self._waiting.items() if seq is not None and seq <= done]
+            self._waiting = {n: s for n, s in self._waiting.items() if n not in over or n in self._obeyed}
         self._see_whether_held(VERDICTS.get(str(cursor.get("said"))))
 
     def _note(self, line: Line) -> None:
         message = line.message
         if message.id in self._waiting:
             self._waiting[message.id] = line.seq
-            if why := router.why_asleep(message, self._group, self._config):
+            if message.command:
+                self._obeyed.append(message.id)
+            elif why := router.why_asleep(message, self._group, self._config):
                 self._fail([message.id], f"Stored, but it does not wake the agent: {why}.")
+        elif message.is_bot and self._obeyed and message.id.startswith("notice-"):
+            print(message.text, flush=True)
+            self._waiting.pop(self._obeyed.pop(0), None)
         elif message.is_bot and message.id.startswith("notice-"):
             self._fail(self._stored(), message.text)
         elif message.is_bot:

@@ -24,11 +24,11 @@ from nanoclaw.commands.demo_place import Place, find, remove_containers
 from nanoclaw.errors import UserError
 from nanoclaw.files.atomic import BrokenFile, write_bytes
 from nanoclaw.files.locks import HomeLock
-from nanoclaw.host import Host, write_host_file
+from nanoclaw.host import Host
 from nanoclaw.paths import PROJECT, Home
 from nanoclaw.runs.judge import VERDICTS
 from nanoclaw.runs.records import Records, Run
-from nanoclaw.stores.home import make_home
+from nanoclaw.stores.home import make_home, write_host_file
 
 ANSWER_SECONDS = 120.0
 ONCE_SECONDS = 60.0

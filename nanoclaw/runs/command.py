@@ -54,6 +54,7 @@ def argv(launch: Launch) -> list[str]:
 _LIMITS = ["--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--pids-limit", "512"]
 _HARDENING = {
     "docker": [
+        *["--pull", "never"],  # an image that is gone must be said, not looked for at a registry that hangs
         *["--init", "--read-only", "--tmpfs", "/tmp:mode=1777", *_LIMITS],
         *["--log-opt", "max-size=10m", "--log-opt", "max-file=1"],
     ],

@@ -58,6 +58,7 @@ class Ending:
     why_ended: str | None = None
     stopped: bool = False
     hung: bool = False
+    disk_full: bool = False
     said: str = ""
     until: float | None = None
 
@@ -214,7 +215,7 @@ def _cause(ending: Ending) -> str:
         return "killed"
     if ending.exit_code == 0 or ending.why_ended in ("closed", "sigterm", "host_gone", "deadline"):
         return "finished"
-    return "crash"
+    return "disk" if ending.disk_full else "crash"
 
 
 def _start_cause(text: str) -> str:

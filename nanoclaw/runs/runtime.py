@@ -23,7 +23,7 @@ from nanoclaw.runs.mailbox import LOG_BYTES
 
 log = logging.getLogger("nanoclaw")
 
-START_SECONDS = 120.0
+START_SECONDS = 60.0
 COMMAND_SECONDS = 30.0
 RECONNECT_SECONDS = 5.0
 
@@ -209,6 +209,8 @@ class DockerRuntime(CommandRuntime):
                 import docker
 
                 self._api = docker.APIClient(base_url=_endpoint(self.cli), version="auto", timeout=10)
+                # Else it keeps a connection for each container, because it has a pool for each URL.
+                self._api.headers["Connection"] = "close"
             return self._api
 
 

@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from nanoclaw.files.atomic import BrokenFile, read_json, write_json
 from nanoclaw.paths import Home
@@ -34,16 +35,19 @@ class Errands:
         self._directory = home.state / "errands"
         self._lock = threading.Lock()
         self._waiting: dict[str, Errand] = {}
+        self._said: set[Path] = set()
 
     def load(self) -> None:
-        """Read what an earlier host left."""
+        """Read what an earlier host left, or what a person has mended since."""
         with self._lock:
             for path in self._directory.glob("[!.]*.json"):
                 try:
                     errand = Errand(**(read_json(path) or {}))
                     self._waiting[errand.id] = errand
                 except (BrokenFile, TypeError) as error:
-                    log.error("Errand left alone %s: %s", path, error)
+                    if path not in self._said:
+                        self._said.add(path)
+                        log.error("Errand left alone %s: %s", path, error)
 
     def put(self, errand_id: str, folder: str, text: str, origin: str, kind: str = "message") -> None:
         """Keep an errand until a run has claimed it (durable). The same id again changes nothing."""

@@ -120,14 +120,15 @@ def _delivered(report: Report, traces: Traces, folder: str) -> None:
     """Each result reached the far side and the transcript once, and so did everything else that was said."""
     spoken = [line for line in traces.transcripts[folder] if line["is_bot"]]
     ids = Counter(line["id"] for line in spoken)
+    settled = ids + Counter(reply["id"] for reply in traces.given_up(folder))
     far = traces.far_side(folder)
     for run in [run for run in traces.runs if run["folder"] == folder]:
         for event in traces.results[run["id"]]:
             if visible(event["text"]) and not traces.discarded(run, event):
-                _count(report, f"answer {_reply_id(run, event)} in the transcript", ids[_reply_id(run, event)])
+                _count(report, f"answer {_reply_id(run, event)} in the transcript", settled[_reply_id(run, event)])
         if any(claim["broken"] for claim in run["claims"]):
             report.counts["broken off"] += 1
-            _count(report, f"the word that {run['id']} broke off", ids[f"notice-{run['id']}-broken-off"])
+            _count(report, f"the word that {run['id']} broke off", settled[f"notice-{run['id']}-broken-off"])
     for reply, number in ids.items():
         if number > 1:
             report.duplicated.append(f"{reply} stands {number} times in the transcript of {folder}")
@@ -141,9 +142,12 @@ def _delivered(report: Report, traces: Traces, folder: str) -> None:
         if keys != [line["id"] for line in spoken] and sorted(keys) == sorted(ids.elements()):
             report.disorder.append(f"{folder}: transcript and far side differ in their order")
         return
+    kept = Counter(reply["text"] for reply in traces.given_up(folder))
     said, sent = Counter(line["text"] for line in spoken), Counter(message["text"] for message in far)
     report.lost += [f"{text!r} was not sent to {folder}" for text in said - sent if not sent[text]]
-    report.lost += [f"{text!r} was sent to {folder} and is not in its transcript" for text in sent if not said[text]]
+    report.lost += [
+        f"{text!r} was sent to {folder} and is not in its transcript" for text in sent if not (said + kept)[text]
+    ]
     if again := sum((sent - said).values()):
         report.repeated["sent to Telegram again"] += again
 
@@ -158,7 +162,8 @@ def _in_order(report: Report, traces: Traces, folder: str) -> None:
         report.disorder.append(f"answers of {folder}: {', '.join(wrong)}")
     texts = [line["text"] for line in spoken]
     notes = {text: number for number, text in enumerate(texts) if text.startswith("note ")}
-    noted = Counter(text for text in texts if text.startswith("note "))
+    failed = [reply["text"] for reply in traces.given_up(folder)]
+    noted = Counter(text for text in [*texts, *failed] if text.startswith("note "))
     answered = {m for p in traces.prompts if p.run["folder"] == folder and p.answer for m in p.markers}
     for marker in traces.scene.messages[folder]:
         if traces.scene.kinds[marker] != "tool":
@@ -183,18 +188,34 @@ def _requested(report: Report, traces: Traces) -> None:
         if not found:
             report.lost.append(f"{text!r} was not kept in ipc/errors")
         report.repeated["refusals kept twice"] += max(0, found - 1)
-    done = Counter(p.run["errand"] for p in traces.prompts if p.is_errand and p.claim["state"] == "finished")
-    begun = {p.run["errand"] for p in traces.prompts if p.is_errand}
+    errands = [prompt for prompt in traces.prompts if prompt.is_errand]
+    done = Counter(_first_errand(traces, p.run) for p in errands if p.claim["state"] == "finished")
+    tried = {
+        _first_errand(traces, p.run) for p in errands if p.claim["state"] == "consumed"
+    }  # once; the chat hears of it
+    begun = {_first_errand(traces, prompt.run) for prompt in errands}
     for errand in begun:
-        _count(report, f"errand {errand} finished", done[errand])
+        if done[errand] or errand not in tried:
+            _count(report, f"errand {errand} finished", done[errand])
     _count(report, "errands begun", len(begun), scene.errands)
+
+
+def _first_errand(traces: Traces, run: dict[str, Any]) -> str:
+    """The errand that a request made. One that its run did not begin waits on as ``again-RUN``."""
+    by_id = {one["id"]: one for one in traces.runs}
+    errand = str(run["errand"])
+    while errand.startswith("again-"):
+        errand = str(by_id[errand.removeprefix("again-")]["errand"])
+    return errand
 
 
 def _settled(report: Report, traces: Traces) -> None:
     """Nothing is on its way any more, and nothing is said twice in the journal."""
     home, house = traces.home, traces.scene.house
     patterns = (*UNDER_WAY, "outbox/failed/*", "runs/.new-*")
-    left = [path for pattern in patterns for path in home.state.glob(pattern)]
+    known = {f"{reply['id']}.json" for reply in traces.given_up(TELEGRAM)}
+    left = [path for pattern in patterns for path in home.state.glob(pattern) if path.name not in known]
+    report.counts["given up"] = len(known)
     report.other += [f"left behind: {path.relative_to(home.root)}" for path in left]
     for run in traces.runs:
         if run["status"] != "judged":

@@ -30,7 +30,7 @@ from tests.support.waiting import wait_for
 TO_A_STEP = 12.0
 """s: a host that was not killed by its fault until then is killed by us; the fault comes again later, twice at most."""
 TO_A_STOP = 10.0
-ONCE = ("errand-claimed", "stop-asked", "stop-cancelled", "stopped")
+ONCE = ("errand-claimed", "reply-failing", "reply-failed", "stop-asked", "stop-cancelled", "stopped")
 """Steps that one host comes to once, seldom twice."""
 OF_A_RUN = ("claim-drafted", "claimed", "container-started", "run-started", "run-ended", "container-removed", "settled")
 OF_A_RUN += ("told", "judged")
@@ -125,6 +125,8 @@ def _provoke(scene: Scene, kill: Kill) -> bool:
     for number in range(kill.occurrence):
         if kill.step in OF_A_RUN:
             scene.another_run(("main", "ann")[number % 2])
+        elif kill.step in ("reply-failing", "reply-failed"):
+            scene.unsendable()
         elif kill.step == "refusal-kept":
             scene.refused()
         elif kill.step in ("request-done", "request-answered"):

@@ -137,6 +137,11 @@ class Scene:
                 return True
         return False
 
+    def unsendable(self) -> None:
+        """Telegram refuses the next answer for good: it is set aside, and never sent."""
+        self.telegram.fail("sendMessage", 403, "Forbidden: bot was kicked from the supergroup chat")
+        self.say(TELEGRAM, "say")
+
     def another_run(self, folder: str) -> None:
         """A group's run ends, if it has one, and the next begins."""
         with self._guard:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.crash.scene import GROUPS, MARKER, STOPPED, TELEGRAM, Scene
+from tests.support.scripted_model import message_texts
 
 UNDER_WAY = ("inbox/*/[!.]*", "ipc/*/messages/*", "ipc/*/tasks/*", "outbox/*.json", "errands/*.json", "STOP*")
 """Below state/: what somebody still has to take."""
@@ -43,6 +44,11 @@ class Traces:
         self.results = {run["id"]: list(self._results(run["id"])) for run in self.runs}
         self.prompts = [prompt for run in self.runs for prompt in self._prompts(run)]
         self.transcripts = {folder: self._transcript(jid) for folder, jid in GROUPS.items()}
+
+    def given_up(self, folder: str) -> list[dict[str, Any]]:
+        """Replies that were set aside with their reason: Telegram refuses some for good."""
+        found = [json.loads(path.read_bytes()) for path in sorted((self.home.outbox / "failed").glob("*.json"))]
+        return [reply for reply in found if reply["folder"] == folder and reply["reason"]]
 
     def far_side(self, folder: str) -> list[dict[str, Any]]:
         """Lines with key (local only) and text."""
@@ -77,7 +83,8 @@ class Traces:
             named = [event for event in self.results[run["id"]] if claim["uuid"] in (event.get("uuids") or ())]
             taken = [event["text"] for event in named if event["n"] <= run["accepted_through"]]
             answer = taken[-1] if taken and claim["state"] == "finished" else None
-            yield Prompt(run, claim, MARKER.findall(text), answer)
+            markers = MARKER.findall(" ".join(message_texts(text)))  # not those of a note about a failed answer
+            yield Prompt(run, claim, markers, answer)
 
     def _transcript(self, jid: str) -> list[dict[str, Any]]:
         return [line for path in sorted(self.home.chat(jid).glob("*.jsonl")) for line in lines(path)]

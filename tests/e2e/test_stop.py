@@ -185,7 +185,7 @@ def test_a_stop_while_the_engine_hangs(behind_proxy: tuple[HomeUnderTest, Engine
     proxy.stall()
     house.drop("g", "/stop")
     (said,) = house.wait_said("g")
-    assert "does not answer" in said and "discarded" in said
+    assert "does not say yet" in said and "discarded" in said
     wait_for(lambda: house.model.hangups, 10, "the agent cut off from its model")
     (event,) = house.journal("stopped", "g")
     assert event["confirmed"] is False
