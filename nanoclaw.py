@@ -95,7 +95,7 @@ def start(arguments):
     """Make sure of the environment, and run the command in it."""
     from nanoclaw import environment
 
-    testing = arguments[:1] in (["test"], ["bench"])
+    testing = arguments[:1] in (["test"], ["bench"], ["crash"])
     directory = os.path.join(PROJECT, ".venv-test" if testing else ".venv")
     python = environment.python_of(directory)
     inside = os.path.realpath(sys.prefix) == os.path.realpath(directory)
@@ -114,7 +114,7 @@ def start(arguments):
         inside = True
     if testing:
         os.chdir(PROJECT)
-        module = "pytest" if arguments[0] == "test" else "tests.bench"
+        module = "pytest" if arguments[0] == "test" else f"tests.{arguments[0]}"
         become(python, ["-m", module] + arguments[1:])
     if not inside:
         become(python, [THIS] + arguments)

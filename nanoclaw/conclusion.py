@@ -62,12 +62,13 @@ def conclude(house: House, run: Run, runtime: Runtime, look: Look, start_error: 
 
 def _keep_errand(house: House, run: Run, verdict: Verdict) -> None:
     """An errand that was not begun, or that met the environment's fault, waits on: as another one, because this run has
-    claimed the first. What failed by itself is tried once; the chat hears of it."""
+    claimed the first. What failed before it was begun is tried twice, what failed by itself once; the chat hears of it."""
     claim = run.claims[0]
     untouched = claim.state == "offered" or (verdict.retry == "wait" and claim.state == "consumed" and not claim.output)
-    if untouched and verdict.retry in ("now", "wait"):
+    again = "again-"
+    if untouched and (verdict.retry in ("now", "wait") or not str(run.errand).startswith(again)):
         given = read_json(house.records.path(run.id) / "in" / "000001.json") or {}
-        house.office.errands.put(f"again-{run.id}", run.folder, str(given.get("text", "")), run.errand or "", run.kind)
+        house.office.errands.put(f"{again}{run.id}", run.folder, str(given.get("text", "")), run.errand or "", run.kind)
 
 
 def _ending(run: Run, state: Path) -> Ending:

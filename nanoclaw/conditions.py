@@ -60,24 +60,19 @@ def is_full(state: Path) -> bool:
     return shutil.disk_usage(state).free < DISK_FLOOR
 
 
+@dataclass(eq=False)
 class Conditions:
     """``why_not`` is the dispatcher's, before it starts a run; the rest may be called by any thread. ``changed`` is
     called under this object's lock when what is held changes, again at the next look where it raised OSError; ``wall``
     tells Unix time."""
 
-    def __init__(
-        self,
-        home: Home,
-        settings: Settings,
-        runtimes: Runtimes,
-        changed: Callable[[Held | None], None] = lambda held: None,
-        wall: Callable[[], float] = time.time,
-    ) -> None:
-        self._home = home
-        self._settings = settings
-        self._runtimes = runtimes
-        self._changed = changed
-        self._wall = wall
+    home: Home
+    settings: Settings
+    runtimes: Runtimes
+    changed: Callable[[Held | None], None] = lambda held: None
+    wall: Callable[[], float] = time.time
+
+    def __post_init__(self) -> None:
         self._guard = threading.Lock()  # guards all that follows but _asked
         self._told: _Told | None = None
         self._found: tuple[Verdict, str] | None = None
@@ -96,7 +91,7 @@ class Conditions:
             if verdict.until is None:
                 wait = min(verdict.hold + wait, LONGEST_HOLD)
             else:
-                wait = max(min(wait, LONGEST_HOLD), min(verdict.until - self._wall(), LONGEST_WAIT))
+                wait = max(min(wait, LONGEST_HOLD), min(verdict.until - self.wall(), LONGEST_WAIT))
             self._faults += 1
             if verdict.cause in ("engine", "image"):
                 self._probed = None
@@ -105,11 +100,11 @@ class Conditions:
     def restore(self, held: Held, now: float) -> None:
         """What an earlier host reported last by ``changed``: a restart is no reason to ask the platform again, an .env
         saved since then is. ``now``: monotonic."""
-        stamp = stamp_of(self._home.env_file)
+        stamp = stamp_of(self.home.env_file)
         saved_since = stamp is not None and stamp[1] / 1e9 > held.since
         if held.cause not in ACCOUNT or saved_since or (held.until is None and held.cause != "credential"):
             return
-        wait = math.inf if held.until is None else min(held.until - self._wall(), LONGEST_WAIT)
+        wait = math.inf if held.until is None else min(held.until - self.wall(), LONGEST_WAIT)
         with self._guard:
             if wait > 0:
                 log.info("Messages still wait, cause=%s since before the start", held.cause)
@@ -129,7 +124,7 @@ class Conditions:
             if self._told is not None or (self._found is not None and now < self._next_probe):
                 self._report()
                 return self._verdict()
-        config = self._settings.config
+        config = self.settings.config
         wanted = (config.runtime, config.image)
         found = self._look(wanted)
         with self._guard:
@@ -159,7 +154,7 @@ class Conditions:
     def _tell(self, verdict: Verdict, detail: str, now: float, wait: float) -> None:
         self._drop_what_is_over(now)
         if self._told is None or self._told.over < now + wait:
-            self._told = _Told(verdict, detail, now + wait, self._wall() + wait, self._account())
+            self._told = _Told(verdict, detail, now + wait, self.wall() + wait, self._account())
         self._report()
 
     def _drop_what_is_over(self, now: float) -> None:
@@ -167,13 +162,13 @@ class Conditions:
         if told is None:
             return
         other_account = told.verdict.cause in ACCOUNT and told.account != self._account()
-        if other_account or now >= told.over or self._wall() >= told.until:
+        if other_account or now >= told.over or self.wall() >= told.until:
             self._told = None
 
     def _account(self) -> object:
-        environment = self._settings.environment
-        stamp = stamp_of(self._home.env_file)
-        return self._settings.config.offline, environment.credential, environment.base_url, stamp
+        environment = self.settings.environment
+        stamp = stamp_of(self.home.env_file)
+        return self.settings.config.offline, environment.credential, environment.base_url, stamp
 
     def _verdict(self) -> Verdict | None:
         if self._told is not None:
@@ -190,7 +185,7 @@ class Conditions:
             log.info("Ready again: %s is over", before.cause)
         if (held and (held.cause, held.until)) != (self._reported and (self._reported.cause, self._reported.until)):
             try:
-                self._changed(held)
+                self.changed(held)
                 self._reported = held
             except OSError as error:
                 log.warning("What holds back the runs cannot be noted: %s", error)
@@ -204,16 +199,16 @@ class Conditions:
             cause, detail, until = found[0].cause, found[1], None
         else:
             return None
-        since = before.since if before is not None and before.cause == cause else self._wall()
+        since = before.since if before is not None and before.cause == cause else self.wall()
         return Held(cause, detail, since, until)
 
     # -- without it: this may take a while -------------------------------------------------------------------------
 
     def _look(self, wanted: tuple[str, str]) -> tuple[Verdict, str] | None:
-        if not self._settings.config.offline and self._settings.environment.credential is None:
-            broken = [p for p in self._settings.problems if p.path == str(self._home.env_file)]
+        if not self.settings.config.offline and self.settings.environment.credential is None:
+            broken = [p for p in self.settings.problems if p.path == str(self.home.env_file)]
             return (VERDICTS["env_file"], str(broken[0])) if broken else (VERDICTS["no_credential"], "")
-        if is_full(self._home.state):
+        if is_full(self.home.state):
             return VERDICTS["disk"], ""
         found = self._ask_engine(wanted) if self._probed != wanted else None
         return (VERDICTS[found[0]], found[1]) if found is not None else None
@@ -237,7 +232,7 @@ class Conditions:
 
     def _ask(self, wanted: tuple[str, str]) -> tuple[str, str] | None:
         try:
-            found = self._runtimes.of(wanted[0]).why_unavailable(wanted[1], PROJECT)
+            found = self.runtimes.of(wanted[0]).why_unavailable(wanted[1], PROJECT)
         except (UserError, OSError) as error:
             return "engine", str(error)
         return (found[0], str(found[1])) if found is not None else None

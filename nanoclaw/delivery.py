@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 from nanoclaw.channels.base import Channel, Outgoing, SendFailed
 from nanoclaw.channels.text import split, units
@@ -35,30 +35,23 @@ SERVICE_SECONDS = 1.0
 """What may have been taken is not sent to a channel that is not connected: so often it is looked whether it is."""
 
 
+@dataclass(eq=False)
 class Delivery:
     """``turn`` sends what one channel can be sent now. ``turns`` repeats it on a thread. ``on_uncertain``: "resend" or
     "hold", asked each time. ``gave_up``: a reply was given up, and why (no sentence: without its full stop); not called
     for the host's own notices, which must not breed. It may be called again for the same reply after a crash."""
 
-    def __init__(
-        self,
-        outbox: Outbox,
-        transcripts: Transcripts,
-        channel: Channel,
-        journal: Journal,
-        assistant_name: Callable[[], str],
-        on_uncertain: Callable[[], str] = lambda: "resend",
-        gave_up: Callable[[Reply, str], None] = lambda reply, reason: None,
-    ) -> None:
-        self._outbox = outbox
-        self._transcripts = transcripts
-        self._channel = channel
-        self._journal = journal
-        self._assistant_name = assistant_name
-        self._on_uncertain = on_uncertain
-        self._gave_up = gave_up
-        self._not_before: dict[str, float] = {}
-        self.turns = Turns(f"Delivery {channel.prefix}", lambda: self.turn(time.monotonic()))
+    outbox: Outbox
+    transcripts: Transcripts
+    channel: Channel
+    journal: Journal
+    assistant_name: Callable[[], str]
+    on_uncertain: Callable[[], str] = lambda: "resend"
+    gave_up: Callable[[Reply, str], None] = lambda reply, reason: None
+    _not_before: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.turns = Turns(f"Delivery {self.channel.prefix}", lambda: self.turn(time.monotonic()))
 
     def turn(self, now: float) -> float:
         """Send the head of each chat until none can be sent; returns the seconds until the next try is due."""
@@ -66,8 +59,8 @@ class Delivery:
         again = True
         while again and not self.turns.halted:
             again = False
-            for reply in self._outbox.heads():
-                if not reply.jid.startswith(self._channel.prefix):
+            for reply in self.outbox.heads():
+                if not reply.jid.startswith(self.channel.prefix):
                     continue
                 if now >= self._not_before.get(reply.id, now):
                     again = self._guarded_send(reply, now) or again
@@ -92,9 +85,9 @@ class Delivery:
         if reply.state == "failed":
             return self._finish_giving_up(reply)  # a crash, or a full disk, came between
         parts = self._parts(reply)
-        if not self._transcripts.contains(reply.jid, reply.id):
-            if reply.state == "sending" and not self._channel.takes_keys:
-                if self._channel.state.name in ("connecting", "sign-in needed"):
+        if not self.transcripts.contains(reply.jid, reply.id):
+            if reply.state == "sending" and not self.channel.takes_keys:
+                if self.channel.state.name in ("connecting", "sign-in needed"):
                     self._not_before[reply.id] = now + SERVICE_SECONDS
                     return False
                 if self._is_held(reply, len(parts)):
@@ -102,38 +95,38 @@ class Delivery:
             for number in range(reply.sent, len(parts)):
                 if self.turns.halted:
                     return False  # out of service: whoever delivers next goes on from here
-                if not self._channel.takes_keys:
-                    reply = self._outbox.mark_sending(reply)
-                    self._journal.event("sending", reply=reply.id, part=number + 1, parts=len(parts))
+                if not self.channel.takes_keys:
+                    reply = self.outbox.mark_sending(reply)
+                    self.journal.event("sending", reply=reply.id, part=number + 1, parts=len(parts))
                     reach("sending")
                 try:
                     platform_id = self._ask(parts[number])
                 except SendFailed as error:
                     return self._failed(reply, error, len(parts), now)
                 reach("sent")
-                reply = self._outbox.taken(reply, platform_id)
-            self._transcripts.append(self._message(reply))
+                reply = self.outbox.taken(reply, platform_id)
+            self.transcripts.append(self._message(reply))
             reach("reply-stored")
-        self._outbox.delivered(reply)
+        self.outbox.delivered(reply)
         reach("delivered")
         known = {"folder": reply.folder, "run": reply.run, "platform_id": reply.platform_id, "parts": len(parts)}
-        self._journal.event("delivered", reply=reply.id, **known)
+        self.journal.event("delivered", reply=reply.id, **known)
         log.info("Delivered group=%s reply=%s", reply.folder, reply.id)
         return True
 
     def _ask(self, part: Outgoing) -> str | None:
         try:
-            return self._channel.send(part)
+            return self.channel.send(part)
         except SendFailed:
             raise
         except Exception as error:  # a bug in one channel must not hold up the others
-            log.exception("Channel %s failed", self._channel.prefix)
+            log.exception("Channel %s failed", self.channel.prefix)
             raise SendFailed(f"{type(error).__name__}: {error}", uncertain=True) from None
 
     def _parts(self, reply: Reply) -> list[Outgoing]:
         """What the platform takes at once; the same ones at each try. A file goes along with the first, or, where its
         text is too long for a caption, behind them all."""
-        limits = self._channel.limits
+        limits = self.channel.limits
         texts = (split(reply.text, limits.text) if limits.text is not None else [reply.text]) or [""]
         with_file = 0
         if reply.file and limits.caption is not None and (len(texts) > 1 or units(texts[0]) > limits.caption):
@@ -145,7 +138,7 @@ class Delivery:
                 text=text,
                 key=reply.id if len(texts) == 1 else f"{reply.id}.{number + 1}",
                 quote=None if number else reply.quote,
-                file=self._outbox.files / reply.id if reply.file and number == with_file else None,
+                file=self.outbox.files / reply.id if reply.file and number == with_file else None,
                 file_name=reply.file or "",
             )
             for number, text in enumerate(texts)
@@ -153,17 +146,17 @@ class Delivery:
 
     def _is_held(self, reply: Reply, parts: int) -> bool:
         """Decide about a part that the platform may have taken. True: it was set aside."""
-        policy = self._on_uncertain()
+        policy = self.on_uncertain()
         known = {"folder": reply.folder, "part": reply.sent + 1, "parts": parts, "policy": policy}
-        self._journal.event("uncertain", reply=reply.id, **known)
+        self.journal.event("uncertain", reply=reply.id, **known)
         if policy == "hold":
             return self._give_up(reply, _unsure(reply, parts))
         log.warning("Sent again, the platform may have taken it group=%s reply=%s", reply.folder, reply.id)
         return False
 
     def _failed(self, reply: Reply, error: SendFailed, parts: int, now: float) -> bool:
-        unsure = error.uncertain and not self._channel.takes_keys
-        in_service = self._channel.state.name == "connected"
+        unsure = error.uncertain and not self.channel.takes_keys
+        in_service = self.channel.state.name == "connected"
         # The environment's fault uses up no try (SPEC 2.5); but what may arrive each time is not sent for ever.
         waits = error.retry_after is not None or not (in_service or unsure)
         tries = reply.tries + (not waits)
@@ -172,27 +165,27 @@ class Delivery:
             return self._give_up(replace(reply, tries=tries), reason)
         log.warning("Reply not taken, trying again group=%s reply=%s: %s", reply.folder, reply.id, error)
         pause = RETRY_SECONDS[0] if waits else RETRY_SECONDS[tries - 1]
-        if not (unsure and self._on_uncertain() == "hold"):  # that is decided at once, as after a crash
+        if not (unsure and self.on_uncertain() == "hold"):  # that is decided at once, as after a crash
             self._not_before[reply.id] = now + (pause if error.retry_after is None else error.retry_after)
-        self._outbox.tried(reply, str(error), tries, unsure)
+        self.outbox.tried(reply, str(error), tries, unsure)
         return reply.id not in self._not_before
 
     def _give_up(self, reply: Reply, reason: str) -> bool:
         log.error("Reply not delivered, kept in outbox/failed group=%s reply=%s: %s", reply.folder, reply.id, reason)
-        given = self._outbox.giving_up(reply, reason)
+        given = self.outbox.giving_up(reply, reason)
         reach("reply-failing")
         return self._finish_giving_up(given)
 
     def _finish_giving_up(self, reply: Reply) -> bool:
         if not reply.id.startswith("notice-"):
-            self._gave_up(reply, reply.reason or "")
-        self._outbox.given_up(reply)
+            self.gave_up(reply, reply.reason or "")
+        self.outbox.given_up(reply)
         reach("reply-failed")
-        self._journal.event("failed", reply=reply.id, folder=reply.folder, run=reply.run, reason=reply.reason)
+        self.journal.event("failed", reply=reply.id, folder=reply.folder, run=reply.run, reason=reply.reason)
         return True
 
     def _message(self, reply: Reply) -> Message:
-        name = self._assistant_name()
+        name = self.assistant_name()
         return Message(
             id=reply.id,
             jid=reply.jid,

@@ -12,13 +12,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from nanoclaw.channels.base import Channel, Connection, Deliver, FetchFailed, State
 from nanoclaw.channels.local import LocalChannel
 from nanoclaw.delivery import Delivery
 from nanoclaw.files.atomic import write_json
+from nanoclaw.moments import utc_now
 from nanoclaw.paths import Home
 from nanoclaw.stores.outbox import Outbox
 from nanoclaw.stores.settings import Settings
@@ -44,39 +44,32 @@ class Line:
     made_of: object
 
 
+@dataclass(eq=False)
 class Exchange:
     """``reconcile`` is called at the start and whenever settings changed. ``working``: the JIDs whose agent works now.
     ``tell``: the owner must hear of this (channel's name, state)."""
 
-    def __init__(
-        self,
-        home: Home,
-        settings: Settings,
-        outbox: Outbox,
-        delivery_of: Callable[[Channel], Delivery],
-        working: Callable[[], list[str]],
-        tell: Callable[[str, State], None],
-    ) -> None:
-        self._home = home
-        self._settings = settings
-        self._outbox = outbox
-        self._delivery_of = delivery_of
-        self._working = working
-        self._tell = tell
+    home: Home
+    settings: Settings
+    outbox: Outbox
+    delivery_of: Callable[[Channel], Delivery]
+    working: Callable[[], list[str]]
+    tell: Callable[[str, State], None]
+
+    def __post_init__(self) -> None:
         self._guard = threading.Lock()  # guards _lines, _states and channels.json
         self._lines: dict[str, Line] = {}
         self._states: dict[str, dict[str, str]] = {}
         self._deliver: Deliver | None = None
         self._unserved: set[str] = set()
-        self._reconciling = False
+        self._reconciling = True  # until the channels are there, nobody's replies are without one
         self._ending: dict[str, threading.Thread] = {}
         self._told: dict[tuple[str, str], float] = {}
         self.typing = Turns("Typing", self._show_typing)
 
     def start(self, deliver: Deliver) -> None:
         self._deliver = deliver
-        self._reconciling = True  # the other channels come at once: nobody's replies are without one yet
-        self._put_in_service("local", LocalChannel(self._home.local), None)
+        self._put_in_service("local", LocalChannel(self.home.local), None)
         log.info("Connected channel=local")
         self.reconcile()
         threading.Thread(target=self.typing.run, name="typing", daemon=True).start()
@@ -90,7 +83,7 @@ class Exchange:
         """The outbox has news."""
         for line in self._living():
             line.delivery.turns.poke()
-        for reply in self._outbox.heads():
+        for reply in self.outbox.heads():
             if not (self._reconciling or self.serves(reply.jid) or reply.jid in self._unserved):
                 self._unserved.add(reply.jid)
                 log.error("No channel serves %s: replies wait in the outbox group=%s", reply.jid, reply.folder)
@@ -99,7 +92,7 @@ class Exchange:
         """Make the channels those that the settings name."""
         if self._deliver is None:
             return
-        tables, secrets = self._settings.config.channels, self._settings.environment.secrets
+        tables, secrets = self.settings.config.channels, self.settings.environment.secrets
         wanted = {name: (dict(tables[name]), dict(secrets)) for name in tables if name in CHANNELS}
         self._reconciling = True
         for name, line in list(self._lines.items()):
@@ -133,7 +126,7 @@ class Exchange:
 
     def settled(self) -> bool:
         """Nothing is on its way out that could be sent, and what waited at the platforms is in."""
-        sent = not any(self.serves(reply.jid) for reply in self._outbox.heads())
+        sent = not any(self.serves(reply.jid) for reply in self.outbox.heads())
         return sent and not self.behind()
 
     def behind(self) -> list[str]:
@@ -156,11 +149,11 @@ class Exchange:
     def _connect(self, name: str, made_of: tuple[dict[str, Any], dict[str, str]]) -> None:
         module, _, kind = CHANNELS[name].partition(":")
         make: Callable[[Connection], Channel] = getattr(importlib.import_module(module), kind)
-        self._put_in_service(name, make(Connection(*made_of, self._home.state / f"{name}.json")), made_of)
+        self._put_in_service(name, make(Connection(*made_of, self.home.state / f"{name}.json")), made_of)
 
     def _put_in_service(self, name: str, channel: Channel, made_of: object) -> None:
         assert self._deliver is not None
-        delivery, before = self._delivery_of(channel), self._ending.pop(name, None)
+        delivery, before = self.delivery_of(channel), self._ending.pop(name, None)
 
         def deliver() -> None:
             if before is not None:
@@ -191,12 +184,11 @@ class Exchange:
             self._ending[name] = line.thread
 
     def _changed(self, name: str, state: State) -> None:
-        now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
         with self._guard:
             before = self._states.get(name, {})
             if (before.get("state"), before.get("detail")) == (state.name, state.detail):
                 return
-            self._states[name] = {"state": state.name, "detail": state.detail, "since": now}
+            self._states[name] = {"state": state.name, "detail": state.detail, "since": utc_now()}
             # What comes and goes (two hosts on one token) is told once in a while, not each time.
             key, moment = (name, state.detail), time.monotonic()
             is_trouble = state.name in ("error", "sign-in needed")
@@ -207,16 +199,16 @@ class Exchange:
         if state.name == "connected":
             self.poke()
         if must_tell:
-            self._tell(name, state)
+            self.tell(name, state)
 
     def _save_states(self) -> None:
         try:
-            write_json(self._home.state / "channels.json", self._states)
+            write_json(self.home.state / "channels.json", self._states)
         except OSError as error:
             log.warning("channels.json not written: %s", error)
 
     def _show_typing(self) -> float:
-        jids = self._working()
+        jids = self.working()
         every = [limit for line in self._living() if (limit := line.channel.limits.typing) is not None]
         if not jids or not every:
             return NOBODY_SECONDS

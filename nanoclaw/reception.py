@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from nanoclaw.channels.base import FetchFailed
@@ -34,77 +34,66 @@ OUR_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 Fetch = Callable[[str, Mapping[str, Any]], Iterator[bytes]]
 
 
+@dataclass(eq=False)
 class Reception:
     """``obey``: carry out what a message commands the host to do, before it is stored; the command's name, if it
     is one. ``changed``: a group's chat has news. ``discovered``: a chat is new or has another name."""
 
-    def __init__(
-        self,
-        home: Home,
-        settings: Settings,
-        transcripts: Transcripts,
-        chats: Chats,
-        journal: Journal,
-        fetch: Fetch,
-        obey: Callable[[Group, Message], str | None],
-        changed: Callable[[str], None],
-        discovered: Callable[[], None],
-    ) -> None:
-        self._home = home
-        self._settings = settings
-        self._transcripts = transcripts
-        self._chats = chats
-        self._journal = journal
-        self._fetch = fetch
-        self._obey = obey
-        self._changed = changed
-        self._discovered = discovered
-        self._failures: dict[tuple[str, str], int] = {}
-        # What is there already of a message whose next attachment could not be had yet.
-        self._kept: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    home: Home
+    settings: Settings
+    transcripts: Transcripts
+    chats: Chats
+    journal: Journal
+    fetch: Fetch
+    obey: Callable[[Group, Message], str | None]
+    changed: Callable[[str], None]
+    discovered: Callable[[], None]
+    _failures: dict[tuple[str, str], int] = field(default_factory=dict)
+    # What is there already of a message whose next attachment could not be had yet.
+    _kept: dict[tuple[str, str], list[dict[str, Any]]] = field(default_factory=dict)
 
     def deliver(self, message: Message, chat_name: str) -> None:
         """Settings saved before the message came hold for it. Raises FetchFailed, OSError: hand it in again later."""
-        group = self._settings.group_of(message.jid)
-        self._settings.refresh(group.folder if group is not None else "")
-        group = self._settings.group_of(message.jid)
+        group = self.settings.group_of(message.jid)
+        self.settings.refresh(group.folder if group is not None else "")
+        group = self.settings.group_of(message.jid)
         if group is not None:
             self._store(group, message)
-        if self._chats.saw(message.jid, chat_name, message.jid.partition(":")[0], message.timestamp):
-            self._discovered()
+        if self.chats.saw(message.jid, chat_name, message.jid.partition(":")[0], message.timestamp):
+            self.discovered()
 
     def _store(self, group: Group, message: Message) -> None:
-        denied = self._settings.senders.why_denied(message, self._settings.config)
+        denied = self.settings.senders.why_denied(message, self.settings.config)
         if denied is not None and denied[1] == "drop":
-            if self._settings.senders.log_denied:
+            if self.settings.senders.log_denied:
                 log.info("Message not stored group=%s id=%s: %s", group.folder, message.id, denied[0])
-            self._journal.event("dropped", folder=group.folder, message=message.id, reason=denied[0])
+            self.journal.event("dropped", folder=group.folder, message=message.id, reason=denied[0])
             return
-        if message.attachments and not self._transcripts.contains(message.jid, message.id):
+        if message.attachments and not self.transcripts.contains(message.jid, message.id):
             kept = self._kept.setdefault((message.jid, message.id), [])
             for attachment in message.attachments[len(kept) :]:
                 kept.append(self._keep(group, message, attachment))
             message = replace(message, attachments=tuple(kept))
-        if command := self._obey(group, message):
+        if command := self.obey(group, message):
             message = replace(message, command=command)
-        line = self._transcripts.append(message)
+        line = self.transcripts.append(message)
         self._kept.pop((message.jid, message.id), None)
         if line is not None:
             log.info("New messages group=%s seq=%d", group.folder, line.seq)
-            self._journal.event("received", folder=group.folder, message=message.id, seq=line.seq, command=command)
+            self.journal.event("received", folder=group.folder, message=message.id, seq=line.seq, command=command)
         else:
             log.info("Message stored already, not again group=%s id=%s", group.folder, message.id)
-        self._changed(group.folder)  # a duplicate, too: the first one may have been stored as the disk failed
+        self.changed(group.folder)  # a duplicate, too: the first one may have been stored as the disk failed
 
     def _keep(self, group: Group, message: Message, attachment: dict[str, Any]) -> dict[str, Any]:
         """Fetch one attachment; returns what the transcript says of it."""
         about = {key: attachment[key] for key in ("kind", "name", "size", "mime") if attachment.get(key) is not None}
-        folder, user = self._home.group_folder(group.folder), container_user(self._home)
+        folder, user = self.home.group_folder(group.folder), container_user(self.home)
         name = _file_name(message.id, str(attachment.get("name") or attachment.get("kind") or "file"))
         key = (message.jid, message.id)
         try:
             make_writable(folder, user)
-            chunks = self._fetch(message.jid, attachment)
+            chunks = self.fetch(message.jid, attachment)
             given = untrusted.write_new(folder, "attachments", name, chunks, ATTACHMENT_BYTES, user)
         except FetchFailed as error:
             self._failures[key] = self._failures.get(key, 0) + 1

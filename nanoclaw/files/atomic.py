@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from nanoclaw.errors import UserError
+from nanoclaw.files.stamps import Stamp, stamp_of
 
 SETTLE_SECONDS = 0.3
 """A file that does not parse and changed less than this ago may be half-saved by an editor (ARCHITECTURE 1)."""
@@ -129,7 +130,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 @dataclass
 class _Seen:
-    stamp: tuple[int, int, int] | None
+    stamp: Stamp
     value: dict[str, Any] | None
     broken: BrokenFile | None
 
@@ -146,7 +147,7 @@ class JsonFile:
 
     def read(self) -> dict[str, Any] | None:
         """The current content (None: no file). While the file is broken: the last good content; BrokenFile if none."""
-        stamp = self._stamp()
+        stamp = stamp_of(self.path)
         seen = self._seen
         if seen is None or seen.stamp != stamp:
             try:
@@ -165,16 +166,9 @@ class JsonFile:
 
     def write(self, value: dict[str, Any]) -> None:
         """Replace the content; raises BrokenFile if what stands there now does not parse."""
-        if self._seen is None or self._seen.stamp != self._stamp():
+        if self._seen is None or self._seen.stamp != stamp_of(self.path):
             self.read()
         if self.broken is not None:
             raise self.broken
         write_json(self.path, value)
-        self._seen = _Seen(self._stamp(), value, None)
-
-    def _stamp(self) -> tuple[int, int, int] | None:
-        try:
-            status = os.stat(self.path)
-        except FileNotFoundError:
-            return None
-        return (status.st_ino, status.st_mtime_ns, status.st_size)
+        self._seen = _Seen(stamp_of(self.path), value, None)

@@ -22,17 +22,20 @@ class Refused(Exception):
     """What was found is not what may be read; the text says why, without quoting its content."""
 
 
+def _open(name: Path | str, flags: int, whose: str, dir_fd: int | None = None) -> int:
+    """A descriptor of what is no link; raises Refused (``whose``: how its text begins), FileNotFoundError."""
+    try:
+        return os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | flags, dir_fd=dir_fd)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise Refused(f"{whose} ({error.strerror})") from None
+
+
 @contextmanager
 def directory(path: Path) -> Iterator[int]:
     """A descriptor of a directory whose last component is no link; raises Refused, FileNotFoundError."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except NotADirectoryError:
-        raise Refused(f"{path.name} is not a directory") from None
-    except OSError as error:
-        if isinstance(error, FileNotFoundError):
-            raise
-        raise Refused(f"{path.name}: {error.strerror}") from None
+    fd = _open(path, os.O_DIRECTORY, f"{path.name} cannot be opened as a directory")
     try:
         yield fd
     finally:
@@ -40,14 +43,7 @@ def directory(path: Path) -> Iterator[int]:
 
 
 def _open_file(directory_fd: int, name: str, limit: int) -> int:
-    try:
-        fd = os.open(
-            name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY, dir_fd=directory_fd
-        )
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise Refused(f"cannot be opened as a file ({error.strerror})") from None
+    fd = _open(name, os.O_NONBLOCK | os.O_NOCTTY, "cannot be opened as a file", directory_fd)
     status = os.fstat(fd)
     why = (
         ("not a regular file" if not stat.S_ISREG(status.st_mode) else "")
@@ -60,20 +56,21 @@ def _open_file(directory_fd: int, name: str, limit: int) -> int:
     return fd
 
 
-def read_bytes(directory_fd: int, name: str, limit: int) -> bytes:
-    """The content of a regular file of at most ``limit`` bytes; raises Refused, FileNotFoundError."""
+def _pieces(directory_fd: int, name: str, limit: int) -> Iterator[bytes]:
     fd = _open_file(directory_fd, name, limit)
     try:
-        chunks: list[bytes] = []
-        left = limit + 1
-        while left > 0 and (chunk := os.read(fd, min(left, 1 << 20))):
-            chunks.append(chunk)
-            left -= len(chunk)
-        if left == 0:
-            raise Refused(f"larger than {limit} bytes")
-        return b"".join(chunks)
+        while piece := os.read(fd, 1 << 20):
+            limit -= len(piece)
+            if limit < 0:
+                raise Refused("larger than is allowed: it grew as it was read")
+            yield piece
     finally:
         os.close(fd)
+
+
+def read_bytes(directory_fd: int, name: str, limit: int) -> bytes:
+    """The content of a regular file of at most ``limit`` bytes; raises Refused, FileNotFoundError."""
+    return b"".join(_pieces(directory_fd, name, limit))
 
 
 def read_object(directory_fd: int, name: str, limit: int) -> dict[str, Any]:
@@ -117,13 +114,7 @@ def _below(root: Path, names: Sequence[str], make: bool, user: tuple[int, int] |
                     os.mkdir(name, 0o755, dir_fd=at)
                     if user is not None and os.getuid() == 0:
                         os.chown(name, *user, dir_fd=at, follow_symlinks=False)
-            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-            try:
-                deeper = os.open(name, flags, dir_fd=at)
-            except FileNotFoundError:
-                raise
-            except OSError as error:
-                raise Refused(f"{name} cannot be opened as a directory ({error.strerror})") from None
+            deeper = _open(name, os.O_DIRECTORY, f"{name} cannot be opened as a directory", at)
             os.close(at)
             at = deeper
         yield at
@@ -138,16 +129,8 @@ def copy_out(root: Path, relative: str, limit: int, target: BinaryIO) -> None:
     if not parts or ".." in parts or "\0" in relative or relative.startswith("/"):
         raise Refused(f"{relative!r} is not a path below the group's folder")
     with _below(root, parts[:-1], False, None) as at:
-        fd = _open_file(at, parts[-1], limit)
-        try:
-            left = limit
-            while chunk := os.read(fd, 1 << 20):
-                left -= len(chunk)
-                if left < 0:
-                    raise Refused(f"larger than {limit} bytes")
-                target.write(chunk)
-        finally:
-            os.close(fd)
+        for piece in _pieces(at, parts[-1], limit):
+            target.write(piece)
 
 
 def write_new(

@@ -17,6 +17,7 @@ import socket
 import stat
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ def socket_path_for(state_gateway: Path, run_id: str) -> Path:
     return Path("/tmp") / f"nanoclaw-{os.getuid()}-{home}" / name / "s"
 
 
+@dataclass(eq=False)
 class Gateway:
     """The doors of all runs.
 
@@ -56,16 +58,12 @@ class Gateway:
     where it does not say).
     """
 
-    def __init__(
-        self,
-        environment: Callable[[], Environment],
-        upstream_override: Callable[[], str | None] = lambda: None,
-        on_event: Callable[[str, str, dict[str, Any]], None] = lambda run_id, kind, details: None,
-    ) -> None:
-        self._on_event = on_event
+    environment: Callable[[], Environment]
+    upstream_override: Callable[[], str | None] = lambda: None
+    on_event: Callable[[str, str, dict[str, Any]], None] = lambda run_id, kind, details: None
+
+    def __post_init__(self) -> None:
         self._pool = Pool()
-        self._environment = environment
-        self._upstream_override = upstream_override
         self._lock = threading.Lock()  # guards _open
         self._open: dict[str, tuple[Path, Server]] = {}
 
@@ -79,7 +77,7 @@ class Gateway:
         listener.bind(os.fspath(socket_path))
         socket_path.chmod(0o666)
         listener.listen(64)
-        door = Door(run_id, placeholder_hash, self.destination, self._pool, self._on_event)
+        door = Door(run_id, placeholder_hash, self.destination, self._pool, self.on_event)
         server = Server(listener, lambda connection: Call(connection, door))
         with self._lock:
             _, earlier = self._open.get(run_id, (None, None))
@@ -107,10 +105,9 @@ class Gateway:
 
     def destination(self) -> tuple[str, Credential | None]:
         """Where a call goes and with which credential, as of now; Refusal (401) without a usable one."""
-        override = self._upstream_override()
-        if override is not None:
+        if (override := self.upstream_override()) is not None:
             return override, None
-        environment = self._environment()
+        environment = self.environment()
         credential = environment.credential
         # The library's error about a header that cannot be would quote it.
         if credential is None or not (credential.secret.isascii() and credential.secret.isprintable()):

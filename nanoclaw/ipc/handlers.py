@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from nanoclaw import router
@@ -22,6 +21,7 @@ from nanoclaw.ipc import snapshots
 from nanoclaw.ipc.policy import Asker
 from nanoclaw.ipc.requests import Request
 from nanoclaw.models import Group
+from nanoclaw.moments import utc_now
 from nanoclaw.paths import Home
 from nanoclaw.runs.layout import container_user
 from nanoclaw.runs.records import Records
@@ -89,8 +89,7 @@ def _say(
     office: Office, group: Group, asker: Asker, identity: str, text: str, file: str | None = None
 ) -> dict[str, Any]:
     if not office.transcripts.mentions(group.jid, identity):
-        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        office.outbox.put(identity, group.jid, group.folder, text, now, asker.run, file=file)
+        office.outbox.put(identity, group.jid, group.folder, text, utc_now(), asker.run, file=file)
     office.delivery()
     return {"id": identity}
 

@@ -6,7 +6,7 @@ import logging
 import shlex
 import uuid
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -47,34 +47,27 @@ class Runtimes:
         return self._made[name]
 
 
+@dataclass(frozen=True, eq=False)
 class Preparation:
-    """Makes runs. Called under the group's cursor lock: it only reads and writes files."""
+    """Makes runs. Called under the group's cursor lock: it only reads and writes files. ``snapshots``: put what the
+    agent may know of the house into the draft of a run's directory."""
 
-    def __init__(
-        self,
-        home: Home,
-        home_id: str,
-        settings: Settings,
-        records: Records,
-        snapshots: Callable[[Path, Group], None] = lambda directory, group: None,
-    ) -> None:
-        """``snapshots``: put what the agent may know of the house into the draft of a run's directory."""
-        self._home = home
-        self._snapshots = snapshots
-        self._home_id = home_id
-        self._settings = settings
-        self._records = records
+    home: Home
+    home_id: str
+    settings: Settings
+    records: Records
+    snapshots: Callable[[Path, Group], None] = lambda directory, group: None
 
     def prepare(
         self, group: Group, session: Session | None, prompt: str, claim: Claim, errand: Errand | None = None
     ) -> tuple[Run, Start]:
         """Make ``runs/<id>/`` appear with the claim of its first prompt in it (durable), and say how to start its
         container."""
-        config = self._settings.config
-        run_id = self._records.new_id(group.folder, datetime.now())
-        directory = self._records.path(run_id)
-        socket = socket_path_for(self._home.gateway, run_id)
-        credential = self._settings.environment.credential
+        config = self.settings.config
+        run_id = self.records.new_id(group.folder, datetime.now())
+        directory = self.records.path(run_id)
+        socket = socket_path_for(self.home.gateway, run_id)
+        credential = self.settings.environment.credential
         kind = credential.kind if credential and not config.offline else "api_key"
         placeholder = new_placeholder(kind)
         rotated_from = self._too_large(group.folder, session)
@@ -101,11 +94,11 @@ class Preparation:
         )
         extra = self._extra_binds(group)
         process = config.runtime == "process"
-        view = layout.host_view(self._home, group.folder, directory, socket) if process else layout.CONTAINER
+        view = layout.host_view(self.home, group.folder, directory, socket) if process else layout.CONTAINER
         variable = "ANTHROPIC_API_KEY" if kind == "api_key" else "CLAUDE_CODE_OAUTH_TOKEN"
         environment = layout.environment(view, config, variable, placeholder, socket)
-        user = None if process else layout.container_user(self._home)
-        start = self._start(run, group, directory, socket, extra, environment, user)
+        user = None if process else layout.container_user(self.home)
+        start = self._start(run, group, extra, environment, user)
         told = layout.runner_settings(run, view, config, group.is_main, extra)
 
         def fill(draft: Path) -> None:
@@ -115,31 +108,22 @@ class Preparation:
                 layout.make_writable(draft / part, user)
             write_plain(draft / "in" / "settings.json", json_bytes(told), mode=0o644)
             write_plain(draft / "in" / "host", b"", mode=0o644)
-            self._records.write_prompt(draft / "in", claim, prompt, durable=False)
-            self._snapshots(draft, group)
+            self.records.write_prompt(draft / "in", claim, prompt, durable=False)
+            self.snapshots(draft, group)
             write_command(draft, start.shell_text())
 
-        make_folder(self._home, group.folder, config.assistant_name, group.is_main, user)
-        for path in (
-            self._home.group_folder(group.folder),
-            self._home.groups / "global",
-            self._home.sessions / group.folder,
-        ):
+        make_folder(self.home, group.folder, config.assistant_name, group.is_main, user)
+        for path in (self.home.group_folder(group.folder), self.home.groups / "global"):
             layout.make_writable(path, user)
-        self._records.create(run, fill)
+        layout.make_writable(self.home.sessions / group.folder, user)
+        self.records.create(run, fill)
         return run, start
 
     def _start(
-        self,
-        run: Run,
-        group: Group,
-        directory: Path,
-        socket: Path,
-        extra: list[Bind],
-        environment: dict[str, str],
-        user: tuple[int, int] | None,
+        self, run: Run, group: Group, extra: list[Bind], environment: dict[str, str], user: tuple[int, int] | None
     ) -> Start:
-        cwd = self._home.group_folder(group.folder)
+        directory = self.records.path(run.id)
+        cwd = self.home.group_folder(group.folder)
         if run.runtime == "process":
             python = local_process.installed_python()
             runner = str(PROJECT / "container" / "agent_runner")
@@ -149,9 +133,9 @@ class Preparation:
             runtime=run.runtime,
             name=run.container,
             image=run.image,
-            home_id=self._home_id,
+            home_id=self.home_id,
             user=user,
-            binds=layout.binds(self._home, group, directory, socket, extra),
+            binds=layout.binds(self.home, group, directory, Path(run.socket), extra),
             environment=environment,
             command=["python3", layout.CONTAINER.runner, "/workspace/run/in"],
             labels={"nanoclaw.run": run.id, "nanoclaw.folder": run.folder},
@@ -160,15 +144,15 @@ class Preparation:
 
     def _too_large(self, folder: str, session: Session | None) -> str | None:
         """The session's id, where its transcript is beyond ``session_max_bytes``; None: it may be resumed."""
-        size = transcript_bytes(self._home.sessions / folder, session.id) if session else None
-        if session is None or size is None or size <= self._settings.config.session_max_bytes:
+        size = transcript_bytes(self.home.sessions / folder, session.id) if session else None
+        if session is None or size is None or size <= self.settings.config.session_max_bytes:
             return None
         log.info("Session rotated group=%s session=%s bytes=%d", folder, session.id, size)
         return session.id
 
     def _extra_binds(self, group: Group) -> list[Bind]:
         binds = []
-        for mount, resolved, reason in check_mounts(group, self._home):
+        for mount, resolved, reason in check_mounts(group, self.home):
             if resolved is None:
                 log.warning("Mount REJECTED group=%s path=%s: %s", group.folder, mount.host_path, reason)
                 continue
@@ -178,13 +162,13 @@ class Preparation:
         return binds
 
 
+@dataclass(frozen=True)
 class Start:
     """How a run's container is started. ``environment`` is the process runtime's; a container's stands in its argv."""
 
-    def __init__(self, argv: list[str], environment: dict[str, str], cwd: Path) -> None:
-        self.argv = argv
-        self.environment = environment
-        self.cwd = cwd
+    argv: list[str]
+    environment: dict[str, str]
+    cwd: Path
 
     def shell_text(self) -> str:
         """The line for command.sh."""

@@ -6,11 +6,11 @@ import json
 import os
 import uuid
 from contextlib import suppress
-from datetime import UTC, datetime
 from typing import Any
 
 from nanoclaw.config.templates import CONFIG_TEMPLATE, GROUP_TEMPLATE
 from nanoclaw.files.atomic import read_json, write_bytes, write_json
+from nanoclaw.moments import utc_now
 from nanoclaw.paths import Home
 
 
@@ -39,8 +39,7 @@ def make_home(home: Home) -> str:
 
 def write_host_file(home: Home, mode: str) -> None:
     """Who is the host, for messages to people; the flock decides."""
-    started = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    note_host(home, pid=os.getpid(), mode=mode, started=started)
+    note_host(home, pid=os.getpid(), mode=mode, started=utc_now())
 
 
 def note_host(home: Home, **fields: Any) -> None:

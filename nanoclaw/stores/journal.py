@@ -11,9 +11,11 @@ import logging.handlers
 import os
 import sys
 import threading
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
+
+from nanoclaw.moments import utc_now
 
 LOG_BYTES = 5_000_000
 LOG_FILES = 3
@@ -30,12 +32,11 @@ class Journal:
 
     def event(self, event: str, **fields: Any) -> None:
         """Append ``{"time", "event", …}``. A full disk costs the line, not the message."""
-        now = datetime.now(UTC)
-        line = {"time": now.isoformat(timespec="milliseconds").replace("+00:00", "Z"), "event": event, **fields}
+        line = {"time": (now := utc_now()), "event": event, **fields}
         data = json.dumps(line, ensure_ascii=True, default=str).encode() + b"\n"
         with self._lock:
             try:
-                if (day := now.strftime("%Y-%m-%d")) != self._day:
+                if (day := now[:10]) != self._day:
                     self.close()
                     path = self._directory / f"journal-{day}.jsonl"
                     self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -12,12 +12,12 @@ import os
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 from nanoclaw.files.atomic import fsync_directory
 from nanoclaw.files.locks import Locks
 from nanoclaw.models import Line, Message
+from nanoclaw.moments import utc_now
 from nanoclaw.paths import Home
 from nanoclaw.stores.lines import from_json, to_json
 
@@ -228,9 +228,8 @@ class Transcripts:
 
     def append(self, message: Message) -> Line | None:
         """Store a message durably (fsync); None when it is a duplicate of one of the chat's last 10,000."""
-        received = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         with self._locks.hold("chat", message.jid):
-            return self._chat(message.jid).append(message, received)
+            return self._chat(message.jid).append(message, utc_now())
 
     def number_behind(self, jid: str, seq: int) -> None:
         """Give new messages of a chat larger numbers than ``seq``."""
