@@ -87,7 +87,7 @@ class ChatCommands:
         return f"{begins}, when the agent has finished its turn." if busy else f"{begins}."
 
     def _compact(self, folder: str, about: str) -> str:
-        if self._office.sessions.get(folder) is None:
+        if self._office.sessions.get(folder) is None and self._office.living(folder) is None:
             return "There is no conversation to compact."
         self._office.errands.put(f"compact-{about}", folder, "/compact", "compact", kind="compact")
         self._office.changed(folder)

@@ -128,8 +128,7 @@ class Stopper:
             log.info(
                 "Stopped group=%s runs=%d cancelled=%d confirmed=%s by=%s", folder, len(runs), cancelled, confirmed, by
             )
-        path.unlink(missing_ok=True)
-        fsync_directory(self._home.state)
+        _done(path, status)
         reach("stopped")
 
     def _begin(self, folder: str, by: str) -> tuple[Sequence[Living], int]:
@@ -137,7 +136,7 @@ class Stopper:
         cancelled by that."""
         cancelled = cancel(self._home, folder, self._settings, self._handover, self._errands, self._journal)
         reach("stop-cancelled")
-        runs = self._living(folder)
+        runs = [one for one in self._living(folder) if not one.over.is_set()]
         for one in runs:
             mark(self._records.path(one.run_record.id), by)
             one.cut_off()
@@ -160,6 +159,18 @@ def cancel(home: Home, folder: str, settings: Settings, handover: Handover, erra
     if messages:
         journal.event("cancelled", folder=folder, messages=messages)
     return len(messages)
+
+
+def _done(path: Path, asked: os.stat_result) -> None:
+    """The file goes, unless another stop was asked for meanwhile in its place."""
+    aside = path.with_name(f".{path.name}.done")
+    os.rename(path, aside)
+    found = aside.stat()
+    if (found.st_ino, found.st_mtime_ns) != (asked.st_ino, asked.st_mtime_ns):
+        os.rename(aside, path)
+        return
+    aside.unlink()
+    fsync_directory(path.parent)
 
 
 def stop_without_host(home: Home, folder: str | None) -> list[dict[str, Any]]:

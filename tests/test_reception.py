@@ -155,7 +155,7 @@ def test_a_draft_that_the_container_takes_away_keeps_no_message_waiting(desk: De
         for path in desk.attachments().iterdir():
             path.unlink()
 
-    desk.reception._fetch = robbed
+    desk.reception.fetch = robbed
     desk.hand_in(attachments=(PHOTO,))
     assert "problem" in desk.stored()[0]["attachments"][0]
 

@@ -59,10 +59,11 @@ def _open_file(directory_fd: int, name: str, limit: int) -> int:
 def _pieces(directory_fd: int, name: str, limit: int) -> Iterator[bytes]:
     fd = _open_file(directory_fd, name, limit)
     try:
+        left = limit
         while piece := os.read(fd, 1 << 20):
-            limit -= len(piece)
-            if limit < 0:
-                raise Refused("larger than is allowed: it grew as it was read")
+            left -= len(piece)
+            if left < 0:
+                raise Refused(f"larger than {limit} bytes")
             yield piece
     finally:
         os.close(fd)

@@ -21,23 +21,11 @@ Who = Literal["anyone", "main", "script", "main script"]
 
 # For a request about the asker's own group, and about another one (or the whole house).
 PERMITTED: dict[str, tuple[Who, Who]] = {
-    "message": ("anyone", "main"),
-    "file": ("anyone", "main"),
-    "schedule_task": ("anyone", "main"),
-    "update_task": ("anyone", "main"),
-    "pause_task": ("anyone", "main"),
-    "resume_task": ("anyone", "main"),
-    "cancel_task": ("anyone", "main"),
-    "list_tasks": ("anyone", "main"),
-    "register_group": ("main", "main"),
-    "refresh_groups": ("main", "main"),
-    "list_groups": ("anyone", "main"),
-    "reset_cursor": ("script", "main script"),
-    "clear_session": ("script", "main script"),
-    "compact": ("script", "main script"),
-    "run_again": ("script", "main script"),
-    "retry_reply": ("script", "main script"),
-    "drop_reply": ("script", "main script"),
+    **dict.fromkeys(("message", "file", "list_groups", "list_tasks"), ("anyone", "main")),
+    **dict.fromkeys(("schedule_task", "update_task", "pause_task", "resume_task", "cancel_task"), ("anyone", "main")),
+    **dict.fromkeys(("register_group", "refresh_groups"), ("main", "main")),
+    **dict.fromkeys(("reset_cursor", "clear_session", "compact", "run_again"), ("script", "main script")),
+    **dict.fromkeys(("retry_reply", "drop_reply"), ("script", "main script")),
 }
 
 

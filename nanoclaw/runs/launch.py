@@ -15,7 +15,7 @@ from nanoclaw.files.atomic import json_bytes, write_plain
 from nanoclaw.gateway.gateway import socket_path_for
 from nanoclaw.gateway.placeholder import hash_placeholder, new_placeholder
 from nanoclaw.models import Group
-from nanoclaw.paths import PROJECT, Home
+from nanoclaw.paths import Home
 from nanoclaw.pending import Batch
 from nanoclaw.runs import command, engine_check, layout, local_process
 from nanoclaw.runs.layout import Bind
@@ -126,8 +126,7 @@ class Preparation:
         cwd = self.home.group_folder(group.folder)
         if run.runtime == "process":
             python = local_process.installed_python()
-            runner = str(PROJECT / "container" / "agent_runner")
-            return Start([python, runner, str(directory / "in")], environment, cwd)
+            return Start([python, str(layout.RUNNER), str(directory / "in")], environment, cwd)
         launch = command.Launch(
             cli=engine_check.find_cli(run.runtime),
             runtime=run.runtime,
@@ -137,7 +136,7 @@ class Preparation:
             user=user,
             binds=layout.binds(self.home, group, directory, Path(run.socket), extra),
             environment=environment,
-            command=["python3", layout.CONTAINER.runner, "/workspace/run/in"],
+            command=["python3", layout.RUNNER_IN_CONTAINER, "/workspace/run/in"],
             labels={"nanoclaw.run": run.id, "nanoclaw.folder": run.folder},
         )
         return Start(command.argv(launch), {}, cwd)

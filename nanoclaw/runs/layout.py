@@ -44,33 +44,21 @@ class View:
     gateway: str
     home: str
     claude: str
-    runner: str
 
 
 CONTAINER = View(
-    "/workspace/run",
-    "/workspace/ipc",
-    "/workspace/group",
-    "/workspace/global",
-    "/workspace/gateway",
+    *(f"/workspace/{part}" for part in ("run", "ipc", "group", "global", "gateway")),
     "/home/node",
     "/home/node/.claude",
-    "/opt/nanoclaw/agent_runner",
 )
+RUNNER = PROJECT / "container" / "agent_runner"
+RUNNER_IN_CONTAINER = "/opt/nanoclaw/agent_runner"
 
 
 def host_view(home: Home, folder: str, run: Path, socket: Path) -> View:
     """The view of the process runtime: no mounts, the host's own paths."""
-    return View(
-        str(run),
-        str(run / "ipc"),
-        str(home.group_folder(folder)),
-        str(home.groups / "global"),
-        str(socket.parent),
-        str(home.sessions / folder),
-        str(home.sessions / folder),
-        str(PROJECT / "container" / "agent_runner"),
-    )
+    own, claude = home.group_folder(folder), home.sessions / folder
+    return View(*map(str, (run, run / "ipc", own, home.groups / "global", socket.parent, claude, claude)))
 
 
 def binds(home: Home, group: Group, run: Path, socket: Path, extra: Iterable[Bind]) -> list[Bind]:
@@ -85,7 +73,7 @@ def binds(home: Home, group: Group, run: Path, socket: Path, extra: Iterable[Bin
         Bind(str(home.group_folder(group.folder)), "/workspace/group", readonly=False),
         Bind(str(home.groups / "global"), "/workspace/global", readonly=not group.is_main),
         Bind(str(home.sessions / group.folder), "/home/node/.claude", readonly=False),
-        Bind(str(PROJECT / "container" / "agent_runner"), CONTAINER.runner),
+        Bind(str(RUNNER), RUNNER_IN_CONTAINER),
     ]
     if group.is_main:
         names = [name for name in PROJECT_ALLOWLIST if (PROJECT / name).exists()]

@@ -68,22 +68,19 @@ class ProcessRuntime:
         return Look("exited", 128 - code if code is not None and code < 0 else code)
 
     def stop(self, name: str, container_id: str | None, grace: float) -> None:
-        if container_id is None or not self._lives(container_id):
+        if container_id is None:
             return
-        pid = int(container_id.partition(":")[0])
         gone = threading.Event()
         for sign, seconds in ((signal.SIGTERM, grace), (signal.SIGKILL, 5.0)):
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(pid, sign)
+            self._signal(container_id, sign)
             for _ in range(int(seconds / 0.05)):
                 if not self._lives(container_id):
                     return
                 gone.wait(0.05)
 
     def kill(self, name: str, container_id: str | None) -> None:
-        if container_id is not None and self._lives(container_id):
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(int(container_id.partition(":")[0]), signal.SIGKILL)
+        if container_id is not None:
+            self._signal(container_id, signal.SIGKILL)
 
     def clean_up(self, run_directory: Path, name: str) -> None:
         with contextlib.suppress(FileNotFoundError):
@@ -103,6 +100,11 @@ class ProcessRuntime:
         while not stop.wait(LOOK_SECONDS):
             if any(child.poll() is not None for child in list(self._children.values())):
                 ended(None)
+
+    def _signal(self, container_id: str, sign: signal.Signals) -> None:
+        if self._lives(container_id):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(int(container_id.partition(":")[0]), sign)
 
     def _lives(self, container_id: str) -> bool:
         if child := self._children.get(container_id):

@@ -62,28 +62,18 @@ def _event(n: int, value: dict[str, Any]) -> Event:
     uuids = value.get("uuids") or []
     if not isinstance(uuids, list) or len(uuids) > UUIDS or not all(isinstance(u, str) for u in uuids):
         return Event(n, "refused", text="uuids: expected a list of texts")
-    texts: dict[str, str | None] = {}
+    texts: dict[str, Any] = {}
     for key in ("text", "session", "anchor", "state", "reason", "why"):
         text = value.get(key)
-        limit = TEXT_CHARACTERS if key == "text" else WORD_CHARACTERS
-        if text is not None and (not isinstance(text, str) or len(text) > limit):
+        if text is None:
+            continue
+        if not isinstance(text, str) or len(text) > (TEXT_CHARACTERS if key == "text" else WORD_CHARACTERS):
             return Event(n, "refused", text=f"{key}: expected a text")
-        texts[key] = _SURROGATE.sub("\ufffd", text) if text else text
+        texts[key] = _SURROGATE.sub("\ufffd", text)
     status, cost = value.get("status"), value.get("cost_usd")
-    return Event(
-        n,
-        kind,
-        tuple(uuids),
-        texts["text"] or "",
-        texts["session"],
-        texts["anchor"],
-        texts["state"] or "",
-        texts["reason"] or "",
-        status if isinstance(status, int) and 0 <= status < 1000 else None,
-        texts["why"] or "",
-        _usage(value.get("usage")),
-        float(cost) if isinstance(cost, int | float) and 0 <= cost < 1e9 else None,
-    )
+    status = status if isinstance(status, int) and 0 <= status < 1000 else None
+    cost = float(cost) if isinstance(cost, int | float) and 0 <= cost < 1e9 else None
+    return Event(n, kind, tuple(uuids), status=status, usage=_usage(value.get("usage")), cost_usd=cost, **texts)
 
 
 def _usage(value: Any) -> dict[str, Any] | None:

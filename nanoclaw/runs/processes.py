@@ -6,10 +6,10 @@ from __future__ import annotations
 import os
 import re
 import signal
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import DEVNULL, PIPE, Popen, TimeoutExpired
 
 OUTPUT_BYTES = 1_000_000
 _ADVICE = re.compile(r"\s*(Run|See) '[^']*--help'")
@@ -35,18 +35,11 @@ class Finished:
 def run(argv: Sequence[str], timeout: float, pass_fds: Sequence[int] = ()) -> Finished:
     """Run a short command to its end, at most ``timeout`` s; raises FileNotFoundError, PermissionError for the
     program."""
-    process = subprocess.Popen(
-        argv,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-        pass_fds=pass_fds,
-    )
+    process = Popen(argv, stdin=DEVNULL, stdout=PIPE, stderr=PIPE, start_new_session=True, pass_fds=pass_fds)
     try:
         out, err = process.communicate(timeout=timeout)
         code: int | None = process.returncode
-    except subprocess.TimeoutExpired:
+    except TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)  # its children, too, hold the pipes
         out, err = process.communicate()
         code = None
@@ -54,26 +47,20 @@ def run(argv: Sequence[str], timeout: float, pass_fds: Sequence[int] = ()) -> Fi
     return Finished(code, text[0], text[1])
 
 
-def run_to_files(argv: Sequence[str], stdout: Path, stderr: Path, timeout: float) -> int | None:
-    """Run a command with its output into files (mode 600); its exit code, None when it was killed after
-    ``timeout`` s."""
+def run_to_files(argv: Sequence[str], stdout: Path, stderr: Path, timeout: float) -> None:
+    """Run a command with its output into files (mode 600); it is killed after ``timeout`` s."""
     with stdout.open("wb") as out, stderr.open("wb") as err:
         stdout.chmod(0o600)
         stderr.chmod(0o600)
-        process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True)
+        process = Popen(argv, stdin=DEVNULL, stdout=out, stderr=err, start_new_session=True)
         try:
-            return process.wait(timeout)
-        except subprocess.TimeoutExpired:
+            process.wait(timeout)
+        except TimeoutExpired:
             process.kill()
             process.wait()
-            return None
 
 
-def spawn(
-    argv: Sequence[str], env: Mapping[str, str], cwd: Path, stdout: Path, stderr: Path
-) -> subprocess.Popen[bytes]:
+def spawn(argv: Sequence[str], env: Mapping[str, str], cwd: Path, stdout: Path, stderr: Path) -> Popen[bytes]:
     """Start a process that outlives us, with its output appended to files."""
     with stdout.open("ab") as out, stderr.open("ab") as err:
-        return subprocess.Popen(
-            argv, env=dict(env), cwd=cwd, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True
-        )
+        return Popen(argv, env=env, cwd=cwd, stdin=DEVNULL, stdout=out, stderr=err, start_new_session=True)

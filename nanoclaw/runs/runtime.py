@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from nanoclaw.errors import UserError
+from nanoclaw.files.locks import is_locked
 from nanoclaw.runs import engine_check, image, processes
 from nanoclaw.runs.mailbox import LOG_BYTES
 
@@ -86,17 +87,7 @@ def held_start_lock(run_directory: Path) -> int:
 
 def is_starting(run_directory: Path) -> bool:
     """Does a command that starts this run's container still work (perhaps an earlier host's)?"""
-    try:
-        fd = os.open(run_directory / "start.lock", os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return False
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(fd)
+    return is_locked(run_directory / "start.lock")
 
 
 class CommandRuntime:

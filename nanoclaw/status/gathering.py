@@ -9,16 +9,15 @@ program falls back to; whether a run's container is really there only the engine
 
 from __future__ import annotations
 
-import fcntl
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from nanoclaw.config.senders import CLOSED, Senders, load_senders
 from nanoclaw.config.settings import load_config
@@ -26,12 +25,14 @@ from nanoclaw.config.strict import FileProblems
 from nanoclaw.errors import UserError
 from nanoclaw.files import untrusted
 from nanoclaw.files.atomic import BrokenFile, read_json
+from nanoclaw.files.locks import is_locked
 from nanoclaw.models import Config, Group
 from nanoclaw.paths import Home
 from nanoclaw.runs.records import Records, Run
 from nanoclaw.status.backlog import Backlog
 from nanoclaw.stores import registry
 
+T = TypeVar("T")
 _JUDGED = b'\n "status": "judged"'
 """Of the record itself: what lies deeper is indented deeper, and a string holds no line break."""
 
@@ -94,7 +95,8 @@ def gather(home: Home, now: float | None = None) -> Status:
     problems: list[str] = []
     groups, refused = registry.load_all(home)
     problems += map(str, refused)
-    config, senders = _config(home, problems), _senders(home, problems)
+    config = _loaded(load_config, home.config_file, Config(), problems)
+    senders = _loaded(load_senders, home.sender_allowlist, CLOSED, problems)
     looks = _Looks(home, config, senders, now, problems)
     lives = host_lives(home)
     host, channels, held = (looks.file(f"{name}.json") for name in ("host", "channels", "held"))
@@ -107,34 +109,19 @@ def gather(home: Home, now: float | None = None) -> Status:
 
 
 def host_lives(home: Home) -> bool:
-    """Does a process hold the home's lock? Looked at by a shared one, so that two who look do not see each other."""
-    try:
-        fd = os.open(home.state, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        return False
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(fd)
+    """Does a process hold the home's lock?"""
+    with suppress(OSError):
+        return is_locked(home.state)
+    return False
 
 
-def _config(home: Home, problems: list[str]) -> Config:
+def _loaded(load: Callable[[Path], T], path: Path, otherwise: T, problems: list[str]) -> T:
+    """What a person's file says, or what the program falls back to."""
     try:
-        return load_config(home.config_file)
+        return load(path)
     except FileProblems as error:
         problems += map(str, error.problems)
-        return Config()
-
-
-def _senders(home: Home, problems: list[str]) -> Senders:
-    try:
-        return load_senders(home.sender_allowlist)
-    except FileProblems as error:
-        problems += map(str, error.problems)
-        return CLOSED
+        return otherwise
 
 
 class _Looks:
