@@ -21,6 +21,7 @@ from nanoclaw.stores.cursors import Cursor
 from nanoclaw.stores.sessions import Session
 from nanoclaw.stores.transcripts import Position
 from tests.support.parts import Parts, new_run
+from tests.support.waiting import wait_for
 
 Capture = pytest.CaptureFixture[str]
 CLI = "import sys; from nanoclaw.cli import main; sys.exit(main())"
@@ -105,14 +106,14 @@ def test_what_a_living_host_is_asked(
     code, out, err = command(capsys, *line.split())
     assert (code, err) == (0, "") and out
     assert host.asked == [("team", request_)]
-    assert left(home) == [], "the answer is taken away"
+    wait_for(lambda: not left(home), 10, "request and answer taken away")
 
 
 def test_a_refusal_is_one_line(home: Home, host: LivingHost, capsys: Capture) -> None:
     host.carry = lambda folder, request: {"ok": False, "error": "the transcript has no message 9."}
     code, out, err = command(capsys, "cursor", "reset", "main", "--to", "9", "--json")
     assert (code, out) == (1, "") and err == "nanoclaw: the transcript has no message 9.\n"
-    assert left(home) == []
+    wait_for(lambda: not left(home), 10, "request and answer taken away")
 
 
 def test_a_host_that_does_not_answer_keeps_the_request(
@@ -170,7 +171,7 @@ def test_without_a_host_the_command_does_it(home: Home, parts: Parts, capsys: Ca
     code, out, _ = command(capsys, "cursor", "reset", "main", "--to", "2", "--json")
     assert code == 0 and json.loads(out) == {"folder": "main", "handed": 2}
     assert (cursor := parts.cursors.get("main")) is not None and cursor.handed == 2
-    assert left(home) == []
+    wait_for(lambda: not left(home), 10, "request and answer taken away")
     assert HomeLock(home.state).acquire(), "the lock is given back"
 
 
@@ -211,7 +212,7 @@ def test_nobody_is_asked_for_what_cannot_be(home: Home, parts: Parts, capsys: Ca
     arguments = line.replace("--to ", "--to=").split()
     code, out, err = command(capsys, *arguments, *([""] if line == "send --group main" else []))
     assert (code, out) == (1, "") and len(err.splitlines()) == 1 and told in err
-    assert left(home) == []
+    wait_for(lambda: not left(home), 10, "request and answer taken away")
 
 
 @pytest.mark.parametrize(

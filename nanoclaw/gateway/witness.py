@@ -39,6 +39,8 @@ class Witness:
         a container may knock at its door a thousand times a second."""
         status, reason = details["status"], details["reason"]
         with self._guard:
+            if status == 0 and run_id not in self._calls:
+                return True  # its connection ended with the run
             calls = self._calls.setdefault(run_id, _Calls())
             calls.answers[status] += 1
             if 0 < status < 400:
