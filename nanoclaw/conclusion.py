@@ -61,8 +61,9 @@ def conclude(house: House, run: Run, runtime: Runtime, look: Look, start_error: 
 
 
 def _keep_errand(house: House, run: Run, verdict: Verdict) -> None:
-    """An errand that was not begun, or that met the environment's fault, waits on: as another one, because this run has
-    claimed the first. What failed before it was begun is tried twice, what failed by itself once; the chat hears of it."""
+    """An errand that was not begun, or that met the environment's fault, waits on: as another one, because this
+    run has claimed the first. What failed before it was begun is tried twice, what failed by itself once; the chat
+    hears of it."""
     claim = run.claims[0]
     untouched = claim.state == "offered" or (verdict.retry == "wait" and claim.state == "consumed" and not claim.output)
     again = "again-"

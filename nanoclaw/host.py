@@ -27,7 +27,7 @@ from nanoclaw.house import House
 from nanoclaw.inbox import Inbox
 from nanoclaw.ipc import snapshots
 from nanoclaw.ipc.handlers import Office
-from nanoclaw.ipc.scripts import ScriptDesks
+from nanoclaw.ipc.script_desks import ScriptDesks
 from nanoclaw.models import Group
 from nanoclaw.notices import Notices
 from nanoclaw.paths import Home
@@ -40,11 +40,11 @@ from nanoclaw.stopping import Stopper
 from nanoclaw.stores.chats import Chats
 from nanoclaw.stores.cursors import Cursors
 from nanoclaw.stores.errands import Errands
+from nanoclaw.stores.groups import make_folder
 from nanoclaw.stores.held import HeldFile
 from nanoclaw.stores.home import make_home
 from nanoclaw.stores.journal import Journal, set_level, start_log, stop_log
 from nanoclaw.stores.outbox import Outbox
-from nanoclaw.stores.registry import make_folder
 from nanoclaw.stores.sessions import Sessions
 from nanoclaw.stores.settings import Settings
 from nanoclaw.stores.transcripts import Transcripts

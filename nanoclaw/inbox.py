@@ -22,7 +22,7 @@ from nanoclaw.files import intake
 from nanoclaw.models import Group, Message
 from nanoclaw.paths import Home
 from nanoclaw.rounds import Rounds
-from nanoclaw.stores import refused
+from nanoclaw.stores import aside
 from nanoclaw.turns import HELD_UP_SECONDS, Turns
 
 log = logging.getLogger("nanoclaw")
@@ -113,7 +113,7 @@ class Inbox:
     def _set_aside(self, group: Group, path: Path, reason: str) -> None:
         came_from = path.relative_to(self._home.root).as_posix()
         log.error("Inbox file refused group=%s file=%s: %s", group.folder, path.name, reason)
-        refused.put(self._home, "inbox", reason, came_from, move=path)
+        aside.put(self._home, "inbox", reason, came_from, move=path)
 
 
 def _arrival(path: Path) -> tuple[int, str]:

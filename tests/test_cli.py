@@ -14,7 +14,7 @@ import pytest
 
 from nanoclaw import __version__
 from nanoclaw.cli import main
-from nanoclaw.files.locks import HomeLock
+from nanoclaw.files.home_lock import HomeLock
 from nanoclaw.paths import PROJECT, Home
 from nanoclaw.stores.home import make_home, read_host_file, write_host_file
 from tests.support.parts import CONFIG, MAIN, TEAM

@@ -13,7 +13,7 @@ import pytest
 
 from nanoclaw.cli import main
 from nanoclaw.commands import control
-from nanoclaw.files.locks import HomeLock
+from nanoclaw.files.home_lock import HomeLock
 from nanoclaw.paths import Home
 from nanoclaw.stores.sessions import Session
 from tests.support.parts import Parts, lines_of, new_run

@@ -18,7 +18,8 @@ import pytest
 
 from nanoclaw.files import atomic, intake, untrusted
 from nanoclaw.files.atomic import BrokenFile, JsonFile
-from nanoclaw.files.locks import ORDER, HomeLock, Locks
+from nanoclaw.files.home_lock import HomeLock
+from nanoclaw.files.locks import ORDER, Locks
 from nanoclaw.files.watch import Watcher
 from nanoclaw.paths import PROJECT
 from tests.support.waiting import wait_for
@@ -275,7 +276,7 @@ def test_a_lock_is_between_threads() -> None:
 
 HOLDER = """
 import sys, pathlib
-from nanoclaw.files.locks import HomeLock
+from nanoclaw.files.home_lock import HomeLock
 lock = HomeLock(pathlib.Path(sys.argv[1]))
 print(lock.acquire(), flush=True)
 sys.stdin.read()

@@ -134,9 +134,9 @@ def test_the_count_of_what_was_skipped_survives_a_restart(chat: Chat, monkeypatc
     places: list[int] = []
     real = Transcripts.since
 
-    def since(self: Transcripts, jid: str, position: Position, limit: int | None = None) -> object:
+    def since(self: Transcripts, jid: str, position: Position) -> object:
         places.append(position.seq)
-        return real(self, jid, position, limit)
+        return real(self, jid, position)
 
     monkeypatch.setattr(transcripts.Transcripts, "since", since)
     chat.hear("@Andy now")

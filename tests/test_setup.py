@@ -23,7 +23,7 @@ from nanoclaw.config.mounts import MountAllowlist, load_allowlist
 from nanoclaw.config.senders import EVERYBODY, load_senders
 from nanoclaw.config.settings import load_config, load_group
 from nanoclaw.config.templates import CONFIG_TEMPLATE
-from nanoclaw.files.locks import HomeLock
+from nanoclaw.files.home_lock import HomeLock
 from nanoclaw.models import Config, Credential, Group
 from nanoclaw.paths import PROJECT, Home
 from tests.support.home import CLI

@@ -15,7 +15,7 @@ import pytest
 
 from nanoclaw.cli import main
 from nanoclaw.files.atomic import write_json
-from nanoclaw.files.locks import HomeLock
+from nanoclaw.files.home_lock import HomeLock
 from nanoclaw.models import Line
 from nanoclaw.paths import PROJECT, Home
 from nanoclaw.pending import Pending

@@ -22,7 +22,7 @@ from nanoclaw.config.settings import load_config
 from nanoclaw.config.values import system_timezone
 from nanoclaw.errors import UserError
 from nanoclaw.files.atomic import read_json, write_json
-from nanoclaw.files.locks import LOOK_SECONDS, HomeLock
+from nanoclaw.files.home_lock import LOOK_SECONDS, HomeLock
 from nanoclaw.paths import Home, check_folder
 from nanoclaw.stores import refused
 

@@ -22,7 +22,8 @@ from nanoclaw.commands.asking import check_text
 from nanoclaw.conditions import PROBE_SECONDS
 from nanoclaw.config.settings import load_config
 from nanoclaw.files.atomic import BrokenFile, read_json, write_bytes
-from nanoclaw.files.locks import HomeLock, Locks
+from nanoclaw.files.home_lock import HomeLock
+from nanoclaw.files.locks import Locks
 from nanoclaw.files.watch import Watcher
 from nanoclaw.host import Host
 from nanoclaw.models import Config, Group, Line

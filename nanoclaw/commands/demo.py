@@ -23,7 +23,7 @@ from types import FrameType
 from nanoclaw.commands.demo_place import Place, find, remove_containers
 from nanoclaw.errors import UserError
 from nanoclaw.files.atomic import BrokenFile, write_bytes
-from nanoclaw.files.locks import HomeLock
+from nanoclaw.files.home_lock import HomeLock
 from nanoclaw.host import Host
 from nanoclaw.paths import PROJECT, Home
 from nanoclaw.runs.judge import VERDICTS

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from nanoclaw.errors import UserError
-from nanoclaw.files.locks import HomeLock
+from nanoclaw.files.home_lock import HomeLock
 from nanoclaw.files.stamps import stamp_of
 from nanoclaw.host import Host
 from nanoclaw.paths import Home

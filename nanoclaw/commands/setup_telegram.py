@@ -15,7 +15,7 @@ from nanoclaw.config.env import load_environment
 from nanoclaw.config.settings import load_config
 from nanoclaw.config.values import CONTROL
 from nanoclaw.errors import UserError
-from nanoclaw.files.locks import HomeLock
+from nanoclaw.files.home_lock import HomeLock
 
 if TYPE_CHECKING:
     from nanoclaw.commands.setup import Setup

@@ -14,7 +14,7 @@ from shlex import quote
 
 from nanoclaw.config.mounts import check_mounts
 from nanoclaw.doctor.findings import Finding, Situation, record
-from nanoclaw.files.locks import HomeLock
+from nanoclaw.files.home_lock import HomeLock
 
 
 def check_credential(situation: Situation) -> list[Finding]:

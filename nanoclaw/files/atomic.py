@@ -41,25 +41,22 @@ def fsync_directory(path: Path) -> None:
         os.close(fd)
 
 
-def _draft(path: Path) -> Path:
-    """A dotfile beside a file, with a name of its own that is never too long."""
-    return path.with_name(f".{path.name[:40]}.{os.getpid()}.{time.monotonic_ns()}")
-
-
 @contextmanager
-def replacing(path: Path, mode: int = 0o600, durable: bool = True) -> Iterator[BinaryIO]:
+def replacing(path: Path, mode: int = 0o600, durable: bool = True, synced: bool = True) -> Iterator[BinaryIO]:
     """Yield a draft to write to; it becomes ``path`` when the block ends well, and vanishes when it does not.
 
-    ``durable=False`` leaves out the directory's fsync, for callers that make several names durable at once.
+    ``durable=False`` leaves out the directory's fsync, for callers that make several names durable at once;
+    ``synced=False`` the file's, for what may be lost with the machine's power.
     """
-    draft_path = _draft(path)
+    draft_path = path.with_name(f".{path.name[:40]}.{os.getpid()}.{time.monotonic_ns()}")  # never too long
     fd = os.open(draft_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:
         with os.fdopen(fd, "wb") as draft:
             os.fchmod(fd, mode)
             yield draft
             draft.flush()
-            os.fsync(fd)
+            if synced:
+                os.fsync(fd)
         os.rename(draft_path, path)
     except BaseException:
         draft_path.unlink(missing_ok=True)
@@ -85,13 +82,8 @@ def write_plain(path: Path, data: bytes, mode: int = 0o600) -> None:
 
 def write_volatile(path: Path, data: bytes, mode: int = 0o600) -> None:
     """Replace a file whole, without waiting for the disk: what may be lost with the machine's power."""
-    draft = _draft(path)
-    try:
-        write_plain(draft, data, mode)
-        os.rename(draft, path)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
+    with replacing(path, mode, durable=False, synced=False) as draft:
+        draft.write(data)
 
 
 def json_bytes(value: Any) -> bytes:

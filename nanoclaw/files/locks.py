@@ -1,8 +1,7 @@
 """All locks of the host, and their order.
 
-One process is the host of a home at a time: it holds a flock on the state/ directory itself (a lock *file* can be
-removed and taken twice). Inside it, threads take these locks in the order of ``ORDER``, left to right, never the
-other way round; no subprocess and no network under any of them.
+One process is the host of a home at a time (`home_lock.py`). Inside it, threads take these locks in the order of
+``ORDER``, left to right, never the other way round; no subprocess and no network under any of them.
 
 Settings that people write are guarded between processes by :func:`editing`, which is taken outside of all others.
 """
@@ -12,57 +11,13 @@ from __future__ import annotations
 import fcntl
 import os
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from nanoclaw.errors import UserError
 
-LOOK_SECONDS = 0.05
 ORDER = ("config", "task", "run", "cursor", "chat", "outbox", "journal", "chats")
-
-
-class HomeLock:
-    """The flock that makes this process the host of a home."""
-
-    def __init__(self, state: Path) -> None:
-        self._state = state
-        self._fd: int | None = None
-
-    def acquire(self, blocking: bool = False, patient: bool = True) -> bool:
-        """True when held. The kernel gives it back when the process ends, however it ends. Not ``patient``: no second
-        look, for who asks again anyway."""
-        fd = os.open(self._state, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            held = _flock(fd, blocking) or (patient and _flock_again(fd))
-        except BaseException:
-            os.close(fd)
-            raise
-        if held:
-            self._fd = fd
-        else:
-            os.close(fd)
-        return held
-
-    def release(self) -> None:
-        if self._fd is not None:
-            os.close(self._fd)
-            self._fd = None
-
-
-def _flock(fd: int, blocking: bool) -> bool:
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | (0 if blocking else fcntl.LOCK_NB))
-        return True
-    except BlockingIOError:
-        return False
-
-
-def _flock_again(fd: int) -> bool:
-    """doctor takes a shared lock for an instant to see whether a host lives: that must refuse nobody."""
-    time.sleep(LOOK_SECONDS)
-    return _flock(fd, blocking=False)
 
 
 def is_locked(path: Path) -> bool:

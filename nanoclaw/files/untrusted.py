@@ -33,9 +33,10 @@ def _open(name: Path | str, flags: int, whose: str, dir_fd: int | None = None) -
 
 
 @contextmanager
-def directory(path: Path) -> Iterator[int]:
-    """A descriptor of a directory whose last component is no link; raises Refused, FileNotFoundError."""
-    fd = _open(path, os.O_DIRECTORY, f"{path.name} cannot be opened as a directory")
+def directory(path: Path, within: int | None = None) -> Iterator[int]:
+    """A descriptor of a directory whose last component is no link (``within``: relative to that descriptor); raises
+    Refused, FileNotFoundError."""
+    fd = _open(path, os.O_DIRECTORY, f"{path.name} cannot be opened as a directory", within)
     try:
         yield fd
     finally:
@@ -116,7 +117,7 @@ def _below(root: Path, names: Sequence[str], make: bool, user: tuple[int, int] |
                     if user is not None and os.getuid() == 0:
                         os.chown(name, *user, dir_fd=at, follow_symlinks=False)
             deeper = _open(name, os.O_DIRECTORY, f"{name} cannot be opened as a directory", at)
-            os.close(at)
+            os.close(at)  # one at a time: a container may nest them thousands deep
             at = deeper
         yield at
     finally:

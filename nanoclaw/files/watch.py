@@ -18,17 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from watchdog.events import (
-    DirCreatedEvent,
-    DirMovedEvent,
-    FileClosedEvent,
-    FileCreatedEvent,
-    FileDeletedEvent,
-    FileModifiedEvent,
-    FileMovedEvent,
-    FileSystemEvent,
-    FileSystemEventHandler,
-)
+from watchdog import events
 
 log = logging.getLogger("nanoclaw")
 # watchdog warns when it takes up a directory that it saw appear and was told of, too: harmless.
@@ -37,14 +27,14 @@ warnings.filterwarnings("ignore", "Callback with id", RuntimeWarning)
 STOP_SECONDS = 1.0
 
 # Only Linux tells when a writer closed a file.
-_WRITTEN = [FileClosedEvent] if sys.platform == "linux" else [FileCreatedEvent, FileModifiedEvent]
+_WRITTEN = [events.FileClosedEvent] if sys.platform == "linux" else [events.FileCreatedEvent, events.FileModifiedEvent]
 
 
-class _Poke(FileSystemEventHandler):
+class _Poke(events.FileSystemEventHandler):
     def __init__(self, callback: Callable[[str], None]) -> None:
         self._callback = callback
 
-    def on_any_event(self, event: FileSystemEvent) -> None:
+    def on_any_event(self, event: events.FileSystemEvent) -> None:
         for path in filter(None, (event.src_path, event.dest_path)):  # moved away is news, as moved here is
             self._callback(os.fsdecode(str(path) if not isinstance(path, bytes) else path))
 
@@ -80,11 +70,11 @@ class Watcher:
     ) -> None:
         """``deletions``: a file that goes is news, too. ``recursive``: so is a new directory, for what was put
         into it before its own watch began."""
-        kinds: list[type[FileSystemEvent]] = [FileMovedEvent, *_WRITTEN]
+        kinds: list[type[events.FileSystemEvent]] = [events.FileMovedEvent, *_WRITTEN]
         if recursive:
-            kinds += [DirCreatedEvent, DirMovedEvent]
+            kinds += [events.DirCreatedEvent, events.DirMovedEvent]
         if deletions:
-            kinds.append(FileDeletedEvent)
+            kinds.append(events.FileDeletedEvent)
         with self._lock:
             if path in self._watches or self._observer is None:
                 return

@@ -19,19 +19,11 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from nanoclaw.gateway import upstream
 from nanoclaw.gateway.connections import Handler, chunk, ending_with, has_hung_up
 from nanoclaw.gateway.messages_api import error_body
 from nanoclaw.gateway.placeholder import matches
-from nanoclaw.gateway.upstream import (
-    ERROR_BYTES,
-    NOT_PASSED_ON,
-    Pool,
-    Refusal,
-    error_text,
-    may_retry,
-    request_headers,
-    retry_at,
-)
+from nanoclaw.gateway.upstream import Refusal
 from nanoclaw.models import Credential
 
 POSTS = frozenset({"/v1/messages", "/v1/messages/count_tokens"})
@@ -46,7 +38,7 @@ class Door:
     run_id: str
     placeholder_hash: str
     destination: Callable[[], tuple[str, Credential | None]]
-    pool: Pool
+    pool: upstream.Pool
     on_event: Callable[[str, str, dict[str, Any]], None]
     failures: int = 0
 
@@ -87,7 +79,7 @@ class Call(Handler):
     def _weigh(self, status: int, until: float | None) -> None:
         """Count a call that failed, and decide whether the SDK may try it again."""
         self.door.failures += status >= 500
-        self.ends_retries = not may_retry(status, until, time.time(), self.door.failures)
+        self.ends_retries = not upstream.may_retry(status, until, time.time(), self.door.failures)
 
     def _report(self, status: int, reason: str | None = None, error: str = "", until: float | None = None) -> None:
         """Tell the host of this call, once."""
@@ -128,7 +120,7 @@ class Call(Handler):
         """Pass the call on and its answer back. An answer that breaks off upstream breaks off here too; Refusal where
         none began."""
         base_url, credential = self.door.destination()
-        headers = request_headers(self.headers, credential) | {"content-length": str(length)}
+        headers = upstream.request_headers(self.headers, credential) | {"content-length": str(length)}
         connection = self.door.pool.take(base_url)
         response, reusable = None, False
         try:
@@ -157,13 +149,13 @@ class Call(Handler):
         """Pass back the head and the body as it arrives, and report it; but for its end, which is returned."""
         status = response.status
         headers = {name.lower(): value for name, value in response.getheaders()}
-        until = retry_at(status, headers, time.time()) if status >= 400 else None
+        until = upstream.retry_at(status, headers, time.time()) if status >= 400 else None
         self._weigh(status, until)
         if self.ends_retries:
             headers["x-should-retry"] = "false"
         self.send_response_only(status, response.reason)
         for name, value in headers.items():
-            if name not in NOT_PASSED_ON:
+            if name not in upstream.NOT_PASSED_ON:
                 self.send_header(name, value)
         if response.length is not None:
             self.send_header("Content-Length", str(response.length))
@@ -174,12 +166,12 @@ class Call(Handler):
             self.end_headers()
             seen, end = b"", chunk(b"")
             while piece := response.read1(CHUNK):
-                seen += piece if status >= 400 and len(seen) < ERROR_BYTES else b""
+                seen += piece if status >= 400 and len(seen) < upstream.ERROR_BYTES else b""
                 self.wfile.write(chunk(piece))
         if status < 400:
             self.door.failures = 0
             self._report(status)
         else:
             secret = credential.secret if credential else ""
-            self._report(status, None, error_text(status, seen[:ERROR_BYTES], secret), until)
+            self._report(status, None, upstream.error_text(status, seen[: upstream.ERROR_BYTES], secret), until)
         return end

@@ -23,9 +23,10 @@ from nanoclaw.files import untrusted
 from nanoclaw.files.atomic import json_bytes, write_volatile
 from nanoclaw.files.intake import EMPTY_SECONDS, is_candidate
 from nanoclaw.ipc import requests
-from nanoclaw.ipc.handlers import HANDLERS, Office, is_own
+from nanoclaw.ipc.handlers import HANDLERS
+from nanoclaw.ipc.office import Office
 from nanoclaw.ipc.policy import Asker, why_refused
-from nanoclaw.stores import refused
+from nanoclaw.stores import aside
 
 log = logging.getLogger("nanoclaw")
 
@@ -99,10 +100,10 @@ class Desk:
             asker = self.asker()
             if asker is None:
                 raise UserError(f"{self.folder} is not registered (any more), or stands for another chat.")
-            if why := why_refused(request.kind, is_own(self.office, request, asker), asker):
+            if why := why_refused(request.kind, self.office.is_own(request, asker), asker):
                 raise UserError(why)
             answer = HANDLERS[request.kind](self.office, request, asker, self._identity(name, status))
-            if "id" in answer and is_own(self.office, request, asker):
+            if "id" in answer and self.office.is_own(request, asker):
                 self.said()
             reach("request-done")
         except requests.HalfWritten as error:
@@ -135,8 +136,8 @@ class Desk:
         move = self.directory / kind / name if self.run is None and data is None else None
         answer: dict[str, Any] = {"ok": False, "error": reason}
         self._refusals += 1
-        if self.run is None or self._refusals <= refused.KEPT:
-            kept_as = refused.put(
+        if self.run is None or self._refusals <= aside.KEPT:
+            kept_as = aside.put(
                 home, "agent" if self.run else "ipc", reason, place, data=data, move=move, bounded=self.run is not None
             )
             reach("refusal-kept")

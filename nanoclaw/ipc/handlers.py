@@ -8,8 +8,6 @@ where it is, to be tried again.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 from nanoclaw import router
@@ -18,58 +16,19 @@ from nanoclaw.errors import UserError
 from nanoclaw.files import untrusted
 from nanoclaw.files.atomic import BrokenFile, read_json, replacing
 from nanoclaw.ipc import snapshots
+from nanoclaw.ipc.office import Office as Office
+from nanoclaw.ipc.office import runs_of
 from nanoclaw.ipc.policy import Asker
 from nanoclaw.ipc.requests import Request
 from nanoclaw.models import Group
 from nanoclaw.moments import utc_now
-from nanoclaw.paths import Home
 from nanoclaw.runs.layout import container_user
-from nanoclaw.runs.records import Records
-from nanoclaw.stores import registry
-from nanoclaw.stores.chats import Chats
-from nanoclaw.stores.cursors import Cursor, Cursors
-from nanoclaw.stores.errands import Errands
+from nanoclaw.stores import groups
+from nanoclaw.stores.cursors import Cursor
 from nanoclaw.stores.journal import Journal
-from nanoclaw.stores.outbox import Outbox
-from nanoclaw.stores.sessions import Sessions
-from nanoclaw.stores.settings import Settings
-from nanoclaw.stores.transcripts import Position, Transcripts
+from nanoclaw.stores.transcripts import Position
 
 NOT_YET = "scheduled tasks are not there yet"
-
-
-@dataclass(frozen=True)
-class Office:
-    """What handlers work with. ``delivery``: the outbox has news. ``changed``: a group may have work. ``living``:
-    the run that a group has now, if any; ``close``: let it end. ``limit_of_files``: bytes that can be sent to a
-    chat."""
-
-    home: Home
-    settings: Settings
-    outbox: Outbox
-    transcripts: Transcripts
-    cursors: Cursors
-    sessions: Sessions
-    records: Records
-    chats: Chats
-    errands: Errands
-    delivery: Callable[[], None] = lambda: None
-    changed: Callable[[str], None] = lambda folder: None
-    living: Callable[[str], str | None] = lambda folder: None
-    close: Callable[[str], None] = lambda folder: None
-    limit_of_files: Callable[[str], int] = lambda jid: 50_000_000
-
-    def target(self, request: Request, asker: Asker) -> Group:
-        """The group that a request is about. UserError: there is none."""
-        groups = self.settings.groups
-        if request.folder is not None:
-            found = groups.get(request.folder)
-        else:
-            found = self.settings.group_of(request.jid) if request.jid else groups.get(asker.folder)
-        if found is None:
-            known = ", ".join(sorted(groups)) if asker.is_main else asker.folder
-            raise UserError(f"{request.jid or request.folder} is no registered chat.", f"Registered: {known}.")
-        return found
 
 
 Handler = Callable[[Office, Request, Asker, str], dict[str, Any]]
@@ -95,20 +54,20 @@ def _say(
 
 
 def _file(office: Office, request: Request, asker: Asker, identity: str) -> dict[str, Any]:
-    path = request.values["path"].removeprefix("/workspace/group/")
+    path, target = request.values["path"].removeprefix("/workspace/group/"), office.target(request, asker)
     root = office.home.group_folder(asker.folder)
-    if not office.transcripts.mentions(office.target(request, asker).jid, identity):
+    if not office.transcripts.mentions(target.jid, identity):
         office.outbox.files.mkdir(parents=True, exist_ok=True, mode=0o700)
         try:
             with replacing(office.outbox.files / identity) as draft:
-                untrusted.copy_out(root, path, office.limit_of_files(office.target(request, asker).jid), draft)
+                untrusted.copy_out(root, path, office.limit_of_files(target.jid), draft)
         except (untrusted.Refused, FileNotFoundError) as error:
             why = "there is no such file" if isinstance(error, FileNotFoundError) else str(error)
             raise UserError(f"path: {path!r} cannot be sent: {why}.", "Name a file in the group's folder.") from None
     text = router.visible(request.values.get("caption", ""))
     last = [part for part in path.split("/") if part not in ("", ".")][-1:]  # as copy_out reads it
     name = "".join(c if c.isprintable() and c != "\\" else "_" for c in "".join(last)) or "file"
-    return _say(office, office.target(request, asker), asker, identity, text, name[:100])
+    return _say(office, target, asker, identity, text, name[:100])
 
 
 def _not_yet(office: Office, request: Request, asker: Asker, identity: str) -> dict[str, Any]:
@@ -121,31 +80,27 @@ def _list_tasks(office: Office, request: Request, asker: Asker, identity: str) -
 
 def _register_group(office: Office, request: Request, asker: Asker, identity: str) -> dict[str, Any]:
     wanted = request.values
-    container = wanted.get("containerConfig", {})
-    mounts = [
-        {"host_path": m["hostPath"], "container_path": m["containerPath"], "readonly": m.get("readonly", True)}
-        for m in container.get("additionalMounts", ())
-    ]
-    table = {"timeout": container["timeout"] / 1000} if "timeout" in container else {}
-    values: dict[str, Any] = {"jid": wanted["jid"], "name": wanted["name"]}
-    values |= {"trigger": wanted["trigger"]} if "trigger" in wanted else {}
-    values |= {"requires_trigger": wanted["requiresTrigger"]} if "requiresTrigger" in wanted else {}
-    if table or mounts:
-        values["container"] = table | ({"mounts": mounts} if mounts else {})
+    folder, container = wanted["folder"], wanted.get("containerConfig", {})
+    table: dict[str, Any] = {"timeout": container["timeout"] / 1000} if "timeout" in container else {}
+    if asked := container.get("additionalMounts"):
+        names = {"hostPath": "host_path", "containerPath": "container_path", "readonly": "readonly"}
+        table["mounts"] = [{"readonly": True, **{names[key]: mount[key] for key in mount}} for mount in asked]
+    values = {"jid": wanted["jid"], "name": wanted["name"], "trigger": wanted.get("trigger")}
+    values |= {"requires_trigger": wanted.get("requiresTrigger"), "container": table or None}
     office.settings.refresh()
-    there = office.settings.groups.get(wanted["folder"])
-    if there is None or there != load_group(office.home.group_file(wanted["folder"]), registry.as_toml(values)):
-        registry.register(office.home, wanted["folder"], values)
+    there = office.settings.groups.get(folder)
+    if there is None or there != load_group(office.home.group_file(folder), groups.as_toml(values)):
+        groups.register(office.home, folder, values)
         name, user = office.settings.config.assistant_name, container_user(office.home)
-        registry.make_folder(office.home, wanted["folder"], name, False, user)
+        groups.make_folder(office.home, folder, name, False, user)
         office.settings.refresh()
-    office.changed(wanted["folder"])
-    return {"folder": wanted["folder"], "note": "it was registered already" if there else "registered"}
+    office.changed(folder)
+    return {"folder": folder, "note": "it was registered already" if there else "registered"}
 
 
 def _list_groups(office: Office, request: Request, asker: Asker, identity: str) -> dict[str, Any]:
-    groups = snapshots.groups(office.settings, office.chats)
-    return {"groups": groups if asker.is_main else [group for group in groups if group["folder"] == asker.folder]}
+    known = snapshots.groups(office.settings, office.chats)
+    return {"groups": known if asker.is_main else [group for group in known if group["folder"] == asker.folder]}
 
 
 def _refresh_groups(office: Office, request: Request, asker: Asker, identity: str) -> dict[str, Any]:
@@ -204,11 +159,7 @@ def _run_again(office: Office, request: Request, asker: Asker, identity: str) ->
 
 def _is_run_already(office: Office, folder: str, errand: str) -> bool:
     """A run has claimed the errand: the request was done before a crash."""
-    for earlier in [name for name in office.records.ids() if name.startswith(f"{folder}-")]:
-        with suppress(FileNotFoundError, BrokenFile):
-            if office.records.load(earlier).errand == errand:
-                return True
-    return False
+    return any(run.errand == errand for run in runs_of(office.records, folder))
 
 
 def _compact(office: Office, request: Request, asker: Asker, identity: str) -> dict[str, Any]:
@@ -266,10 +217,3 @@ HANDLERS: dict[str, Handler] = {
     "retry_reply": _retry_reply,
     "drop_reply": _drop_reply,
 }
-
-
-def is_own(office: Office, request: Request, asker: Asker) -> bool:
-    """Is the request about the asker's own group? Whoever names nobody means himself."""
-    if request.folder is not None:
-        return request.folder == asker.folder
-    return request.jid in (None, asker.jid)

@@ -1,48 +1,21 @@
-"""The agent's image: from what it is made, whether it is there, and which base image can be had on this machine.
-
-Standard library only, for doctor. `commands/build.py` makes the image.
-"""
+"""What the agent's image is made from: which base image can be had on this machine. `commands/build.py` makes it."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import subprocess
-from pathlib import Path
-from typing import Literal
 
 from nanoclaw.errors import UserError
 from nanoclaw.paths import PROJECT
-from nanoclaw.runs import processes
+from nanoclaw.runs.agent_image import SOURCES as SOURCES
+from nanoclaw.runs.agent_image import ask
+from nanoclaw.runs.agent_image import image_state as image_state
+from nanoclaw.runs.agent_image import sources_digest as sources_digest
 
-SOURCES = ("Dockerfile", "requirements.txt")  # under container/: what is baked into the image
 LOCAL_BASE = "nanoclaw-base:bookworm"
 _SLIM = re.compile(r"python:3\.(\d+)(?:\.\d+)?-slim(?:-\w+)?")
 _OLDEST_PYTHON = 10  # 3.10: what the SDK asks for
-
-ImageState = Literal["absent", "stale", "current"]  # stale: its sources have changed since
-
-
-def sources_digest(project: Path) -> str:
-    """The digest (hex) of what is baked into the image: the value of its label ``nanoclaw.sources``."""
-    digest = hashlib.sha256()
-    for name in SOURCES:
-        content = (project / "container" / name).read_bytes()
-        digest.update(f"{name} {len(content)}\n".encode() + content)
-    return digest.hexdigest()[:32]
-
-
-def image_state(docker: str, image: str, project: Path, deadline: float = 15.0) -> ImageState:
-    """Whether ``image`` is there and made from the present sources; ``docker`` is the client's path.
-
-    UserError where the engine does not answer within ``deadline`` s.
-    """
-    shown = _ask(docker, ["image", "inspect", image], deadline)
-    if shown.code != 0:
-        return "absent"
-    # The engines' formats differ; the digest stands in the label in all of them.
-    return "current" if sources_digest(project) in shown.stdout else "stale"
 
 
 def find_base(docker: str, wanted: str | None) -> str:
@@ -69,18 +42,11 @@ def public_base() -> str:
 
 
 def _is_local(docker: str, image: str) -> bool:
-    return _ask(docker, ["image", "inspect", image]).code == 0
+    return ask(docker, ["image", "inspect", image]).code == 0
 
 
 def _local_slim(docker: str) -> str:
     """The newest python:3.x-slim* on this machine that is new enough for the SDK, "" where there is none."""
-    listed = _ask(docker, ["image", "ls", "--format", "{{.Repository}}:{{.Tag}}"]).stdout.split()
+    listed = ask(docker, ["image", "ls", "--format", "{{.Repository}}:{{.Tag}}"]).stdout.split()
     found = [_SLIM.fullmatch(name.removeprefix("docker.io/library/")) for name in listed]
     return max(((int(m[1]), m[0]) for m in found if m and int(m[1]) >= _OLDEST_PYTHON), default=(0, ""))[1]
-
-
-def _ask(docker: str, arguments: list[str], deadline: float = 15.0) -> processes.Finished:
-    answer = processes.run([docker, *arguments], deadline)
-    if answer.code is None:
-        raise UserError(f"The engine does not answer: docker {' '.join(arguments)}", "Restart it and try again.")
-    return answer

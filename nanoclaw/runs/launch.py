@@ -22,7 +22,7 @@ from nanoclaw.runs.layout import Bind
 from nanoclaw.runs.records import Claim, Records, Run, write_command
 from nanoclaw.runs.runtime import CommandRuntime, DockerRuntime, Runtime
 from nanoclaw.stores.errands import Errand
-from nanoclaw.stores.registry import make_folder
+from nanoclaw.stores.groups import make_folder
 from nanoclaw.stores.sessions import Session, transcript_bytes
 from nanoclaw.stores.settings import Settings
 from nanoclaw.stores.transcripts import Position

@@ -47,9 +47,13 @@ class View:
 
 
 CONTAINER = View(
-    *(f"/workspace/{part}" for part in ("run", "ipc", "group", "global", "gateway")),
-    "/home/node",
-    "/home/node/.claude",
+    run="/workspace/run",
+    ipc="/workspace/ipc",
+    group="/workspace/group",
+    shared="/workspace/global",
+    gateway="/workspace/gateway",
+    home="/home/node",
+    claude="/home/node/.claude",
 )
 RUNNER = PROJECT / "container" / "agent_runner"
 RUNNER_IN_CONTAINER = "/opt/nanoclaw/agent_runner"

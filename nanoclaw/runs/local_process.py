@@ -19,7 +19,7 @@ from nanoclaw.environment import EnvironmentProblem, ensure, is_current, python_
 from nanoclaw.errors import UserError
 from nanoclaw.paths import PROJECT
 from nanoclaw.runs import processes
-from nanoclaw.runs.runtime import COMMAND_SECONDS, Look, StartFailed, held_start_lock
+from nanoclaw.runs.runtime import COMMAND_SECONDS, Look, starting
 
 log = logging.getLogger("nanoclaw")
 
@@ -44,13 +44,8 @@ class ProcessRuntime:
         env = {key: os.environ[key] for key in PASSED_ON if key in os.environ} | environment
         if os.getuid() == 0:
             env["IS_SANDBOX"] = "1"  # as root the CLI refuses bypassPermissions otherwise
-        lock = held_start_lock(run_directory)
-        try:
+        with starting(run_directory, argv[0]):
             child = processes.spawn(argv, env, cwd, run_directory / "stdout.log", run_directory / "stderr.log")
-        except OSError as error:
-            raise StartFailed(None, f"{argv[0]}: {error.strerror}") from None
-        finally:
-            os.close(lock)
         container_id = f"{child.pid}:{_start_time(child.pid)}"
         self._children[container_id] = child
         (run_directory / "pid").write_text(container_id)

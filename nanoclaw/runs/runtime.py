@@ -12,14 +12,16 @@ import json
 import logging
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from nanoclaw.errors import UserError
 from nanoclaw.files.locks import is_locked
-from nanoclaw.runs import engine_check, image, processes
+from nanoclaw.runs import engine_check, processes
+from nanoclaw.runs.agent_image import image_state
 from nanoclaw.runs.mailbox import LOG_BYTES
 
 log = logging.getLogger("nanoclaw")
@@ -77,12 +79,20 @@ class Runtime(Protocol):
         ``stop``."""
 
 
-def held_start_lock(run_directory: Path) -> int:
+@contextmanager
+def starting(run_directory: Path, program: str) -> Iterator[int]:
     """A descriptor of start.lock with the flock on it, to be inherited by the command that starts the container:
-    as long as that command lives, no later host believes that the container is absent."""
+    as long as that command lives, no later host believes that the container is absent. StartFailed where the
+    ``program`` cannot be run."""
     fd = os.open(run_directory / "start.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    return fd
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            yield fd
+        except OSError as error:
+            raise StartFailed(None, f"{program}: {error.strerror}") from None
+    finally:
+        os.close(fd)
 
 
 def is_starting(run_directory: Path) -> bool:
@@ -99,13 +109,8 @@ class CommandRuntime:
         self._remove = "delete" if name == "container" else "rm"
 
     def start(self, run_directory: Path, argv: list[str], environment: dict[str, str], cwd: Path) -> str:
-        lock = held_start_lock(run_directory)
-        try:
+        with starting(run_directory, argv[0]) as lock:
             done = processes.run(argv, START_SECONDS, pass_fds=(lock,))
-        except OSError as error:
-            raise StartFailed(None, f"{argv[0]}: {error.strerror}") from None
-        finally:
-            os.close(lock)
         if done.code != 0:
             raise StartFailed(done.code, done.words if done.code is not None else "the engine did not answer")
         return done.stdout.strip()
@@ -149,7 +154,7 @@ class CommandRuntime:
         problem = engine_check.why_unavailable(self.cli)
         if problem is not None:
             return ("engine", problem)
-        if image.image_state(self.cli, image_name, project) == "absent":
+        if image_state(self.cli, image_name, project) == "absent":
             absent = UserError(f"The image {image_name} is not there.", "Build it: python3 nanoclaw.py build")
             return ("image", absent)
         return None

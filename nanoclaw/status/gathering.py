@@ -30,7 +30,7 @@ from nanoclaw.models import Config, Group
 from nanoclaw.paths import Home
 from nanoclaw.runs.records import Records, Run
 from nanoclaw.status.backlog import Backlog
-from nanoclaw.stores import registry
+from nanoclaw.stores.groups import load_all
 
 T = TypeVar("T")
 _JUDGED = b'\n "status": "judged"'
@@ -93,7 +93,7 @@ def gather(home: Home, now: float | None = None) -> Status:
     """Everything, at Unix time ``now`` (s; None: the clock's). Raises nothing for a file that is broken or absent."""
     now = time.time() if now is None else now
     problems: list[str] = []
-    groups, refused = registry.load_all(home)
+    groups, refused = load_all(home)
     problems += map(str, refused)
     config = _loaded(load_config, home.config_file, Config(), problems)
     senders = _loaded(load_senders, home.sender_allowlist, CLOSED, problems)

@@ -27,17 +27,16 @@ class Chats:
             try:
                 chats = self._file.read() or {}
                 known = chats.get(jid)
-                known = known if isinstance(known, dict) else None
-                if known and known.get("name") == name and _last_seen(known)[:13] == when[:13]:
+                known = known if isinstance(known, dict) else {}
+                if known.get("name") == name and _last_seen(known)[:13] == when[:13]:
                     return False
-                first = known.get("first_seen", when) if known else when
                 others = {key: value for key, value in chats.items() if key != jid}
                 while len(others) >= MOST:
                     others.pop(min(others, key=lambda key: _last_seen(others[key])))
-                self._file.write(
-                    {**others, jid: {"name": name, "channel": channel, "first_seen": first, "last_seen": when}}
-                )
-                return known is None or known.get("name") != name
+                first = known.get("first_seen", when)
+                seen = {"name": name, "channel": channel, "first_seen": first, "last_seen": when}
+                self._file.write({**others, jid: seen})
+                return known.get("name") != name
             except BrokenFile:
                 return False
 

@@ -107,10 +107,9 @@ class Cursors:
             return changed
 
     def _file(self, folder: str) -> JsonFile:
-        file = self._files.get(folder)
-        if file is None:
-            file = self._files[folder] = JsonFile(self._home.cursors / f"{check_folder(folder)}.json")
-        return file
+        if folder not in self._files:
+            self._files[folder] = JsonFile(self._home.cursors / f"{check_folder(folder)}.json")
+        return self._files[folder]
 
 
 def _to_json(cursor: Cursor) -> dict[str, Any]:
@@ -125,22 +124,17 @@ def _from_json(file: JsonFile, value: dict[str, Any]) -> Cursor:
         place = _position(value.get("place")) or Position()
         if type(handed) is not int or type(done) is not int or handed < 0:
             raise TypeError
-        retry = value.get("retry")
-        agrees = place.seq == handed
-        return Cursor(
-            jid=value.get("jid"),
-            place=place if agrees else Position(handed),
-            done=done,
-            finished=tuple((int(a), int(b)) for a, b in value.get("finished", ())),
-            retry=Retry(int(retry["count"]), float(retry["not_before"]), retry.get("kept_through")) if retry else None,
-            judged=value.get("judged"),
-            said=value.get("said"),
-            note=value.get("note"),
-            reset=(str(value["reset"][0]), int(value["reset"][1])) if value.get("reset") else None,
-            skipped=int(value.get("skipped", 0)) if agrees else 0,
-            skipped_place=_position(value.get("skipped_place")) if agrees else None,
-            cancelled=tuple((int(a), int(b)) for a, b in value.get("cancelled", ())),
-        )
+        found: dict[str, Any] = {key: value.get(key) for key in ("jid", "judged", "said", "note")}
+        for key in ("finished", "cancelled"):
+            found[key] = tuple((int(first), int(through)) for first, through in value.get(key, ()))
+        if retry := value.get("retry"):
+            found["retry"] = Retry(int(retry["count"]), float(retry["not_before"]), retry.get("kept_through"))
+        if reset := value.get("reset"):
+            found["reset"] = (str(reset[0]), int(reset[1]))
+        if place.seq != handed:
+            return Cursor(place=Position(handed), done=done, **found)
+        skipped, behind = int(value.get("skipped", 0)), _position(value.get("skipped_place"))
+        return Cursor(place=place, done=done, skipped=skipped, skipped_place=behind, **found)
     except (LookupError, TypeError, ValueError):
         raise BrokenFile(file.path, 0, 'expected at least {"handed": NUMBER, "done": NUMBER}') from None
 

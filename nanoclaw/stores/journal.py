@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import json
 import logging
-import logging.handlers
 import os
 import sys
 import threading
 from datetime import datetime
+from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any
 
@@ -70,11 +70,8 @@ def start_log(directory: Path, level: str, to_stderr: int | None) -> None:
     log.propagate = False
     path = directory / "nanoclaw.log"
     os.close(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    handlers: list[logging.Handler] = [
-        logging.handlers.RotatingFileHandler(
-            path, maxBytes=LOG_BYTES, backupCount=LOG_FILES, encoding="utf-8", errors="backslashreplace"
-        )
-    ]
+    rotating = RotatingFileHandler(path, "a", LOG_BYTES, LOG_FILES, "utf-8", errors="backslashreplace")
+    handlers: list[logging.Handler] = [rotating]
     if to_stderr is not None:
         handlers.append(logging.StreamHandler(sys.stderr))
         handlers[-1].setLevel(to_stderr)

@@ -1,16 +1,14 @@
 """What was refused: ``state/ipc/errors/<name>``, with ``<name>.reason`` beside it, until a person puts it back or
 deletes it.
 
-The reason is on disk before the content: no crash leaves a file of which nobody knows why it is there. A reason
-without its content (a crash in between) is listed as such. Limits: names that people give are looked up in the listing
-and never joined to a path; a content is only ever read as the start of a regular file.
+`aside.py` puts it there. A reason without its content (a crash in between) is listed as such. Limits: names that people
+give are looked up in the listing and never joined to a path; a content is only ever read as the start of a regular
+file.
 """
 
 from __future__ import annotations
 
-import logging
 import os
-import re
 import shutil
 import stat
 import time
@@ -19,19 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from nanoclaw.errors import UserError
-from nanoclaw.files.atomic import fsync_directory, write_bytes
+from nanoclaw.files.atomic import fsync_directory
 from nanoclaw.paths import Home, check_folder
+from nanoclaw.stores.aside import FROM, REASON, reason_of
+from nanoclaw.stores.aside import KEPT as KEPT
+from nanoclaw.stores.aside import put as put
 
-log = logging.getLogger("nanoclaw")
-
-NAME_BYTES = 200
-KEPT = 1000
-"""So many files of one origin are kept: a container may make requests without end."""
 REASON_BYTES = 10_000
 CAUTIOUSLY = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
-REASON = ".reason"
-FROM = "from: "
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -45,46 +38,6 @@ class Refused:
     time: float
     size: int | None
     path: Path
-
-
-def put(
-    home: Home,
-    origin: str,
-    reason: str,
-    came_from: str,
-    data: bytes | None = None,
-    move: Path | None = None,
-    bounded: bool = False,
-) -> Path:
-    """Keep what was refused; returns its path in errors/.
-
-    It is called ``<origin>-<folder>-<time>-<its name>``. ``came_from``: relative to the home's root, below
-    ``state/inbox/<folder>/`` or ``state/ipc/<folder>/``. The content is ``data``, or what lies at ``move`` and is
-    renamed, or nothing. ``bounded``: a container made it, so of its origin and folder ``KEPT`` files are kept; of
-    later ones nothing is, and the log says so. OSError: nothing was put, and what lies at ``move`` still does.
-    """
-    errors = home.ipc / "errors"
-    errors.mkdir(parents=True, exist_ok=True, mode=0o700)
-    folder, _, place = came_from.removeprefix("state/").partition("/")[2].partition("/")
-    origin = f"{origin}-{folder}"
-    while True:
-        target = errors / _safe(f"{origin}-{time.time_ns()}-{place.rpartition('/')[2]}")
-        if not (os.path.lexists(target) or os.path.lexists(_reason(target))):
-            break
-    if bounded and _count(errors, origin) >= KEPT:
-        log.error("IPC %s: %d refused files are kept already, this one is not: %s", origin, KEPT, _line(reason))
-        return target
-    text = f"{_line(reason)}\n{FROM}{_line(came_from)}\n"
-    write_bytes(_reason(target), text.encode("utf-8", "replace"))
-    try:
-        if move is not None:
-            os.rename(move, target)
-        elif data is not None:
-            write_bytes(target, data)
-    except OSError:
-        _reason(target).unlink(missing_ok=True)
-        raise
-    return target
 
 
 def listed(home: Home) -> list[Refused]:
@@ -121,7 +74,7 @@ def retry(home: Home, name: str) -> Path:
         target = target.with_name(f"{time.time_ns()}{target.suffix[:20]}")
     os.rename(found.path, target)
     fsync_directory(target.parent)
-    _reason(found.path).unlink(missing_ok=True)
+    reason_of(found.path).unlink(missing_ok=True)
     return target
 
 
@@ -132,26 +85,7 @@ def drop(home: Home, name: str) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
-    _reason(path).unlink(missing_ok=True)
-
-
-def _safe(name: str) -> str:
-    """A name that every file system takes, that is no dotfile and no reason."""
-    clean = _CONTROL.sub("_", name.replace("/", "_")).lstrip(".").encode()[:NAME_BYTES].decode("utf-8", "ignore")
-    return clean.removesuffix(REASON) + "_reason" if clean.endswith(REASON) else clean
-
-
-def _line(text: str) -> str:
-    return _CONTROL.sub("?", text)
-
-
-def _reason(path: Path) -> Path:
-    return path.with_name(path.name + REASON)
-
-
-def _count(errors: Path, origin: str) -> int:
-    one = re.compile(rf"{re.escape(origin)}-\d{{10,}}-")
-    return sum(1 for name in os.listdir(errors) if one.match(name) and not name.endswith(REASON))
+    reason_of(path).unlink(missing_ok=True)
 
 
 def _all(errors: Path) -> Iterator[Refused]:
@@ -162,10 +96,10 @@ def _all(errors: Path) -> Iterator[Refused]:
         return
     for name in {name.removesuffix(REASON) for name in names}:
         path = errors / name
-        lines = (content(_reason(path), REASON_BYTES) or b"").decode("utf-8", "replace").splitlines()
+        lines = (content(reason_of(path), REASON_BYTES) or b"").decode("utf-8", "replace").splitlines()
         origin = next((line.removeprefix(FROM) for line in lines[1:2] if line.startswith(FROM)), "")
         try:
-            stamp = os.lstat(_reason(path) if name + REASON in names else path).st_mtime
+            stamp = os.lstat(reason_of(path) if name + REASON in names else path).st_mtime
             size = os.lstat(path).st_size if name in names else None
         except FileNotFoundError:
             continue  # retried or dropped at this moment

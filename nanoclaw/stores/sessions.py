@@ -73,12 +73,8 @@ def transcript_bytes(claude_home: Path, session: str) -> int | None:
         return None
     with suppress(FileNotFoundError, untrusted.Refused), untrusted.directory(claude_home / "projects") as projects:
         for name, _status in untrusted.entries(projects):
-            with suppress(OSError):
-                at = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=projects)
-                try:
-                    found = os.stat(f"{session}.jsonl", dir_fd=at, follow_symlinks=False)
-                finally:
-                    os.close(at)
+            with suppress(OSError, untrusted.Refused), untrusted.directory(Path(name), within=projects) as at:
+                found = os.stat(f"{session}.jsonl", dir_fd=at, follow_symlinks=False)
                 if stat.S_ISREG(found.st_mode):
                     return found.st_size
     return None

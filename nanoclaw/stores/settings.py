@@ -62,13 +62,8 @@ class Settings:
     def environment(self) -> Environment:
         """.env as it stands now: looked at on every call (one stat), because the gateway asks for each model call."""
         with self._lock:
-            self._refresh_environment()
+            self._environment = self._now(self._home.env_file, load_environment, self._environment)
             return self._environment
-
-    def _refresh_environment(self) -> None:
-        path = self._home.env_file
-        if self._changed(path):
-            self._environment = self._load(path, load_environment, self._environment)
 
     def group_of(self, jid: str) -> Group | None:
         """The group that is registered for a chat."""
@@ -82,14 +77,12 @@ class Settings:
             only = None if self.unsettled else folder
             self._odd_now = False
             before = (self.config, self.groups, self.senders)
-            path = self._home.config_file
-            if self._changed(path):
-                self.config = self._load(path, load_config, self.config)
+            self.config = self._now(self._home.config_file, load_config, self.config)
+            self._environment = self._now(self._home.env_file, load_environment, self._environment)
             path = self._home.sender_allowlist
             if self._changed(path):
                 self.senders = self._load(path, load_senders, self.senders.narrowed())
             self._refresh_groups(only)
-            self._refresh_environment()
             self.unsettled = self._odd_now  # in one step: others look at it without the lock
             return before != (self.config, self.groups, self.senders)
 
@@ -144,6 +137,9 @@ class Settings:
         if path is None:
             path = self._paths[folder] = self._home.group_files / f"{folder}.toml"
         return path
+
+    def _now(self, path: Path, load: Callable[[Path], T], last: T) -> T:
+        return self._load(path, load, last) if self._changed(path) else last
 
     def _load(self, path: Path, load: Callable[[Path], T], last_good: T) -> T:
         try:

@@ -194,13 +194,11 @@ class Chat:
             return True
         start = max(0, position.offset - TAIL_BLOCK)
         try:
-            fd = os.open(self._path(position.segment), os.O_RDONLY | os.O_CLOEXEC)
+            with self._path(position.segment).open("rb") as file:
+                file.seek(start)
+                block = file.read(position.offset - start)
         except FileNotFoundError:
             return False
-        try:
-            block = os.pread(fd, position.offset - start, start)
-        finally:
-            os.close(fd)
         if len(block) != position.offset - start or not block.endswith(b"\n"):
             return False
         line = from_json(block[:-1].rpartition(b"\n")[2], self.jid)
@@ -249,11 +247,10 @@ class Transcripts:
         with self._locks.hold("chat", jid):
             return self._chat(jid).last()
 
-    def since(self, jid: str, position: Position, limit: int | None = None) -> list[tuple[Line, Position]]:
-        """The lines behind a position, at most ``limit`` of them."""
+    def since(self, jid: str, position: Position) -> list[tuple[Line, Position]]:
+        """The lines behind a position."""
         with self._locks.hold("chat", jid):
-            found = self._chat(jid).since(position)
-            return list(found) if limit is None else [pair for pair, _ in zip(found, range(limit), strict=False)]
+            return list(self._chat(jid).since(position))
 
     def last_where_run(self, jid: str) -> Line | None:
         """The assistant's own last message in a chat."""
