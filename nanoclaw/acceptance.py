@@ -32,9 +32,11 @@ class Taken:
     more: bool = False
 
 
-def take(house: House, run: Run, taken: Taken) -> Taken:
+def take(house: House, run: Run, taken: Taken, to_result: bool = False, spoke: bool = False) -> Taken:
     """Take the events that are there, in order; on return they are on disk as what they became. ``taken`` is fresh, or
-    what an earlier call had taken when it failed (a full disk): returned with what is added."""
+    what an earlier call had taken when it failed (a full disk): returned with what is added. ``to_result``: only those
+    before the next result or end. ``spoke``: requests of the agent were carried out just now, so that what was consumed
+    meanwhile may have brought them forth."""
     taken.more = True
     directory = house.records.path(run.id)
     for _ in range(AT_ONCE):
@@ -42,7 +44,9 @@ def take(house: House, run: Run, taken: Taken) -> Taken:
         if event is None:
             taken.more = False
             break
-        _apply(house, run, event, taken)
+        if to_result and event.type in ("result", "error", "ended"):
+            break
+        _apply(house, run, event, taken, spoke)
         run.accepted_through = event.n
     if taken.save:
         house.records.save(run)
@@ -60,11 +64,11 @@ def keep_session(house: House, run: Run) -> None:
         reach("session-stored")
 
 
-def _apply(house: House, run: Run, event: Event, taken: Taken) -> None:
+def _apply(house: House, run: Run, event: Event, taken: Taken, spoke: bool) -> None:
     taken.save = taken.save or event.type != "ready"
     match event.type:
         case "consumed":
-            claims.consume(run.claims, event.uuids)
+            claims.consume(run.claims, event.uuids, output=spoke)
             taken_up = [claim.n for claim in run.claims if claim.uuid in event.uuids]
             house.journal.event("consumed", run=run.id, folder=run.folder, n=taken_up)
             run.idle = taken.idle = False

@@ -26,7 +26,8 @@ class Adoption:
         self._records = records
         self._errands = errands
         self._dispatcher = dispatcher
-        self._broken: dict[str, str] = {}
+        self.broken: dict[str, str] = {}
+        """Runs whose record cannot be read, and why."""
         self.turns = Turns("Adoption", self.turn)
 
     def take_up(self) -> None:
@@ -36,20 +37,20 @@ class Adoption:
         for run_id in self._records.ids():
             self._adopt(run_id, waiting)
         sockets = {Path(worker.run_record.socket).parent.name for worker in self._dispatcher.workers()}
-        for path in self._home.gateway.iterdir() if not self._broken else ():
+        for path in self._home.gateway.iterdir() if not self.broken else ():
             if path.name not in sockets:
                 shutil.rmtree(path, ignore_errors=True)  # of a run that is over: a crash left it
 
     def turn(self) -> float:
         """Look again at the records that could not be read; returns the seconds until the next look."""
-        for run_id in list(self._broken):
+        for run_id in list(self.broken):
             self._adopt(run_id, set())
         self._errands.load()
         return RESCAN_SECONDS
 
     def unreadable(self) -> set[str]:
         """The containers of runs whose record cannot be read: perhaps they live, and nobody else's they are."""
-        return {f"nanoclaw-{run_id}" for run_id in self._broken}
+        return {f"nanoclaw-{run_id}" for run_id in self.broken}
 
     def _adopt(self, run_id: str, errands: set[str]) -> None:
         try:
@@ -57,11 +58,11 @@ class Adoption:
         except FileNotFoundError:
             return
         except BrokenFile as error:
-            if self._broken.get(run_id) != str(error):
+            if self.broken.get(run_id) != str(error):
                 log.error("Run record unreadable, left alone: %s", error)
-            self._broken[run_id] = str(error)
+            self.broken[run_id] = str(error)
             return
-        self._broken.pop(run_id, None)
+        self.broken.pop(run_id, None)
         if run.errand in errands:  # claimed: a crash left the file
             self._errands.remove(str(run.errand))
         if run.status != "judged":

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from nanoclaw import router, status
@@ -18,28 +18,36 @@ from nanoclaw.models import Config, Group, Message
 from nanoclaw.notices import Notices
 from nanoclaw.stopping import ALL, ask_to_stop
 
-_COMMAND = re.compile(r"/(stop|new|compact|status)(?:@\w+)?(?![\w/])[\s!.]*(.*)", re.IGNORECASE | re.DOTALL)
+_COMMAND = re.compile(r"/(stop|new|compact|status)(?![\w/@])[\s!.]*(.*)", re.IGNORECASE | re.DOTALL)
 
 
 @dataclass(frozen=True)
 class Command:
-    """``name`` without the slash; ``folder``: whom it is about, ``stopping.ALL`` for everybody."""
+    """``name`` without the slash; ``folder``: whom it is about, ``stopping.ALL`` for everybody. ``unknown``: a
+    word that may have meant a group, and names none."""
 
     name: str
     folder: str
+    unknown: str = ""
 
 
-def parse(message: Message, group: Group, config: Config, folders: set[str]) -> Command | None:
+def parse(message: Message, group: Group, config: Config, groups: Mapping[str, Group]) -> Command | None:
     """The command in a message, None where it is none. Somebody in a hurry is understood: whatever follows /stop, it
-    stops. The other commands stand alone."""
+    stops. The other commands stand alone, or with a group's folder or name in main."""
     if message.is_bot:
         return None
     found = _COMMAND.fullmatch(router.without_trigger(message.text, group, config).strip())
     if found is None:
         return None
     name, rest = found[1].lower(), found[2].strip()
-    if group.is_main and (rest in folders or (name == "stop" and rest.lower() == "all")):
-        return Command(name, rest if rest in folders else ALL)
+    if group.is_main and rest:
+        meant = rest.casefold()
+        if name == "stop" and meant == "all":
+            return Command(name, ALL)
+        for other in groups.values():
+            if meant in (other.folder.casefold(), other.name.casefold()):
+                return Command(name, other.folder)
+        return Command(name, group.folder, unknown=rest if len(rest.split()) == 1 else "") if name == "stop" else None
     return Command(name, group.folder) if name == "stop" or not rest else None
 
 
@@ -55,7 +63,7 @@ class ChatCommands:
         """Carry out what a message commands, if anything; returns the command's name then. OSError: hand the message
         in again."""
         settings = self._office.settings
-        command = parse(message, group, settings.config, set(settings.groups))
+        command = parse(message, group, settings.config, settings.groups)
         if command is None or self._office.transcripts.contains(message.jid, message.id):
             return command.name if command else None
         denied = settings.senders.why_denied(message, settings.config)
@@ -65,7 +73,12 @@ class ChatCommands:
         if not group.is_main and not router.is_owner(message, settings.config):
             self._answer(group, about, f"Only my owners may use /{command.name} here.")
         elif command.name == "stop":
-            ask_to_stop(self._office.home, command.folder, message.sender_name or message.sender)
+            chat = settings.groups[command.folder].jid if command.folder != ALL else None
+            through = self._office.transcripts.last(chat).seq if chat is not None else None
+            ask_to_stop(self._office.home, command.folder, message.sender_name or message.sender, through)
+            if command.unknown:
+                names = ", ".join(settings.groups)
+                self._answer(group, about, f"There is no group {command.unknown!r}: I stop this one. Groups: {names}.")
             if command.folder != group.folder:
                 whom = "all groups" if command.folder == ALL else command.folder
                 self._answer(group, about, f"Stopping {whom}.")

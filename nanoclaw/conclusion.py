@@ -18,26 +18,37 @@ from nanoclaw.house import House
 from nanoclaw.moments import utc_now
 from nanoclaw.runs import claims
 from nanoclaw.runs.judge import Ending, Verdict, judge
-from nanoclaw.runs.marks import marked
+from nanoclaw.runs.marks import Mark, marked
 from nanoclaw.runs.records import Run
 from nanoclaw.runs.runtime import Look, Runtime, StartFailed
 
 log = logging.getLogger("nanoclaw")
 
 
-def conclude(house: House, run: Run, runtime: Runtime, look: Look, start_error: StartFailed | None = None) -> Verdict:
-    """``look``: what the engine said last, all events being taken; ``start_error``: why there never was a container."""
+def conclude(
+    house: House,
+    run: Run,
+    runtime: Runtime,
+    look: Look,
+    start_error: StartFailed | None = None,
+    stopped: Mark | None = None,
+) -> Verdict:
+    """``look``: what the engine said last, all events being taken; ``start_error``: why there never was a container;
+    ``stopped``: a person stopped it."""
+    stopped = stopped or marked(house.records.path(run.id))
     if run.status != "ended":
         run.status, run.ended, run.exit_code, run.oom = "ended", utc_now(), look.exit_code, look.oom
         run.detail = start_error.text if start_error else None
-        run.stopped = marked(house.records.path(run.id))
+        run.stopped = stopped.by if stopped else None
         house.records.save(run)
         reach("run-ended")
     if look.state != "absent":
         runtime.clean_up(house.records.path(run.id), run.container)
         reach("container-removed")
     verdict = judge(_ending(run, house.office.home.state))
-    settlement = claims.cancel(run.claims) if run.stopped else claims.settle(run.claims)
+    settlement = claims.cancel(run.claims, stopped.through) if stopped else claims.settle(run.claims)
+    if settlement.cancelled:
+        house.journal.event("cancelled", run=run.id, folder=run.folder, seqs=settlement.cancelled)
     used_up = house.handover.settle(run, verdict, settlement, time.time())
     if settlement.back_to is not None:
         event = "kept" if used_up else "returned"
@@ -54,7 +65,8 @@ def conclude(house: House, run: Run, runtime: Runtime, look: Look, start_error: 
     house.records.save(run)
     reach("judged")
     if not verdict.ok:
-        log.warning("%s group=%s run=%s doctor=%s", verdict.log, run.folder, run.id, verdict.doctor)
+        said = (run.error or {}).get("said") or run.detail or ""
+        log.warning("%s group=%s run=%s doctor=%s %s", verdict.log, run.folder, run.id, verdict.doctor, said)
     log.info("Run over group=%s run=%s verdict=%s exit=%s", run.folder, run.id, verdict.cause, run.exit_code)
     house.journal.event("judged", run=run.id, folder=run.folder, verdict=verdict.cause, exit=run.exit_code)
     return verdict
@@ -91,5 +103,5 @@ def _ending(run: Run, state: Path) -> Ending:
         stopped=run.stopped is not None,
         replied=run.replies > 0 or run.is_answered,
         why_ended=run.why_ended,
-        disk_full=run.exit_code == 1 and run.error is None and is_full(state),
+        disk_full=run.exit_code in (1, 120) and run.error is None and is_full(state),
     )

@@ -9,6 +9,8 @@ account, ends each of them at once. There is one credential for all groups, henc
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import math
 import queue
@@ -20,7 +22,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nanoclaw.errors import UserError
-from nanoclaw.files.stamps import stamp_of
+from nanoclaw.files.stamps import Stamp, stamp_of
 from nanoclaw.models import Held as Held
 from nanoclaw.paths import PROJECT, Home
 from nanoclaw.runs.judge import VERDICTS, Verdict
@@ -46,13 +48,14 @@ STILL_SECONDS = 1.0
 @dataclass(frozen=True)
 class _Told:
     """A hold that a run's end brought: over at the monotonic time ``over`` or the Unix time ``until``, whichever comes
-    first (the monotonic clock may sleep with the machine, the other one may be put back), or with another account."""
+    first (the monotonic clock may sleep with the machine, the other one may be put back), or with another .env."""
 
     verdict: Verdict
     detail: str
     over: float
     until: float
-    account: object
+    account: str
+    env_file: Stamp
 
 
 def is_full(state: Path) -> bool:
@@ -98,18 +101,21 @@ class Conditions:
             self._tell(verdict, detail, now, math.inf if verdict.cause == "credential" else wait)
 
     def restore(self, held: Held, now: float) -> None:
-        """What an earlier host reported last by ``changed``: a restart is no reason to ask the platform again, an .env
-        saved since then is. ``now``: monotonic."""
+        """What an earlier host reported last by ``changed``: a restart is no reason to ask the platform again, another
+        account or an .env saved since then is. What does not hold any more is reported as over. ``now``: monotonic."""
         stamp = stamp_of(self.home.env_file)
         saved_since = stamp is not None and stamp[1] / 1e9 > held.since
-        if held.cause not in ACCOUNT or saved_since or (held.until is None and held.cause != "credential"):
-            return
+        same = held.account == self._account() and not self.settings.config.offline
+        ends = held.until is not None or held.cause == "credential"
         wait = math.inf if held.until is None else min(held.until - self.wall(), LONGEST_WAIT)
         with self._guard:
-            if wait > 0:
+            self._reported = held
+            if held.cause in ACCOUNT and same and ends and not saved_since and wait > 0:
                 log.info("Messages still wait, cause=%s since before the start", held.cause)
                 self._held = held
                 self._tell(replace(VERDICTS[held.cause], until=held.until), held.detail, now, wait)
+            else:
+                self._report()
 
     def worked(self) -> None:
         """A run went well."""
@@ -154,21 +160,26 @@ class Conditions:
     def _tell(self, verdict: Verdict, detail: str, now: float, wait: float) -> None:
         self._drop_what_is_over(now)
         if self._told is None or self._told.over < now + wait:
-            self._told = _Told(verdict, detail, now + wait, self.wall() + wait, self._account())
+            account = self._account() if verdict.cause in ACCOUNT else ""
+            stamp = stamp_of(self.home.env_file)
+            self._told = _Told(verdict, detail, now + wait, self.wall() + wait, account, stamp)
         self._report()
 
     def _drop_what_is_over(self, now: float) -> None:
         told = self._told
         if told is None:
             return
-        other_account = told.verdict.cause in ACCOUNT and told.account != self._account()
+        seen = self._account(), stamp_of(self.home.env_file)
+        other_account = told.verdict.cause in ACCOUNT and (told.account, told.env_file) != seen
         if other_account or now >= told.over or self.wall() >= told.until:
             self._told = None
 
-    def _account(self) -> object:
+    def _account(self) -> str:
+        """A fingerprint: held.json must not tell the secret."""
         environment = self.settings.environment
-        stamp = stamp_of(self.home.env_file)
-        return self.settings.config.offline, environment.credential, environment.base_url, stamp
+        known = [environment.credential.kind, environment.credential.secret] if environment.credential else []
+        account = json.dumps([self.settings.config.offline, environment.base_url, *known])
+        return hashlib.sha256(account.encode()).hexdigest()[:16]
 
     def _verdict(self) -> Verdict | None:
         if self._told is not None:
@@ -191,16 +202,17 @@ class Conditions:
                 log.warning("What holds back the runs cannot be noted: %s", error)
 
     def _now_held(self) -> Held | None:
-        told, found, before = self._told, self._found, self._held
+        told, found, before, account = self._told, self._found, self._held, ""
         if told is not None:
             named = told.verdict.until if told.verdict.until is not None else told.until
             cause, detail, until = told.verdict.cause, told.detail, named if math.isfinite(named) else None
+            account = told.account
         elif found is not None:
             cause, detail, until = found[0].cause, found[1], None
         else:
             return None
         since = before.since if before is not None and before.cause == cause else self.wall()
-        return Held(cause, detail, since, until)
+        return Held(cause, detail, since, until, account)
 
     # -- without it: this may take a while -------------------------------------------------------------------------
 

@@ -75,7 +75,7 @@ class Deadlines:
         if self.idle_since is not None:
             if self.told_to_close is None:
                 whens["close"] = self.idle_since + limits.idle
-        elif limits.progress and not self.progress_said:
+        elif limits.progress and not self.progress_said and not self.silent:
             whens["progress"] = self.last_output + limits.progress
         if not self.silent:
             whens["silent"] = self.beat + SILENT_AFTER

@@ -107,10 +107,10 @@ class Delivery:
                 reply = self.outbox.taken(reply, platform_id)
             self.transcripts.append(self._message(reply))
             reach("reply-stored")
+        known = {"folder": reply.folder, "run": reply.run, "platform_id": reply.platform_id, "parts": len(parts)}
+        self.journal.event("delivered", reply=reply.id, **known)  # before the file goes: else a crash loses the line
         self.outbox.delivered(reply)
         reach("delivered")
-        known = {"folder": reply.folder, "run": reply.run, "platform_id": reply.platform_id, "parts": len(parts)}
-        self.journal.event("delivered", reply=reply.id, **known)
         log.info("Delivered group=%s reply=%s", reply.folder, reply.id)
         return True
 
@@ -179,9 +179,9 @@ class Delivery:
     def _finish_giving_up(self, reply: Reply) -> bool:
         if not reply.id.startswith("notice-"):
             self.gave_up(reply, reply.reason or "")
+        self.journal.event("failed", reply=reply.id, folder=reply.folder, run=reply.run, reason=reply.reason)
         self.outbox.given_up(reply)
         reach("reply-failed")
-        self.journal.event("failed", reply=reply.id, folder=reply.folder, run=reply.run, reason=reply.reason)
         return True
 
     def _message(self, reply: Reply) -> Message:
@@ -204,5 +204,6 @@ class Delivery:
 def _unsure(reply: Reply, parts: int) -> str:
     """For people: what is not known, and what they can do."""
     where = f" (part {reply.sent + 1} of {parts})" if parts > 1 else ""
-    cure = f"`outbox retry {reply.id}` sends it, `outbox drop {reply.id}` forgets it"
-    return f"it was sent, and nobody knows whether the platform took it{where}; {cure}"
+    again = "goes on there" if where else "sends it again"
+    cure = f"`outbox retry {reply.id}` {again}, `outbox drop {reply.id}` forgets it"
+    return f"it may not have arrived{where}; {cure}"

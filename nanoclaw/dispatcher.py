@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from nanoclaw.conditions import PROBED, Conditions
+from nanoclaw.conditions import PROBED, Conditions, is_full
 from nanoclaw.errors import UserError
 from nanoclaw.faults import reach
 from nanoclaw.files.atomic import SETTLE_SECONDS
@@ -172,6 +172,8 @@ class Dispatcher:
             worker.poke()
 
     def _hold_back(self, ready: list[Waiting], verdict: Verdict) -> None:
+        if verdict.cause == "disk" and not is_full(self._house.office.home.state):
+            return  # it was, at the last look: nobody needs to hear of it any more
         for waiting in ready:
             group = self._house.settings.groups.get(waiting.folder)
             if group is None or any(w.folder == group.folder for w in self.workers()):
@@ -192,7 +194,7 @@ class Dispatcher:
 
         def claim(batch: Batch, prompt: str, cursor: Cursor) -> None:
             session = self._house.sessions.get(folder)
-            first = new_claim(1, batch, cursor.place)
+            first = new_claim(1, batch, cursor.place, cursor.note)
             made.append((batch.wakers, *self._preparation.prepare(group, session, prompt, first)))
 
         def claim_errand(at: Position) -> None:

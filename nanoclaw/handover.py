@@ -96,19 +96,32 @@ class Handover:
             reach("cursor-moved")
             return batch
 
-    def cancel(self, group: Group) -> tuple[str, ...]:
-        """Nothing of what waits wakes the agent any more; returns the ids of the messages that would have."""
-        with self._locks.hold("cursor", group.folder):
-            cursor, view = self._refreshed(group)
-            batch = view.batch(cursor)
-            if batch is None:
+    def cancel(self, folder: str, group: Group | None, through: int | None = None) -> tuple[str, ...]:
+        """Nothing of what waits wakes the agent any more, but for what came in behind ``through``; returns the ids of
+        the messages that would have. ``group`` None: its file cannot be read."""
+        with self._locks.hold("cursor", folder):
+            if group is None:
+                cursor = self._cursors.get(folder)
+                waiting = (
+                    [] if cursor is None or cursor.jid is None else self._transcripts.since(cursor.jid, cursor.place)
+                )
+                lines = [line for line, _ in waiting if router.is_context(line.message)]
+                place = waiting[-1][1] if waiting else Position()
+            else:
+                cursor, view = self._refreshed(group)
+                batch = view.batch(cursor)
+                lines = [line for line in batch.lines if line.message.id in batch.wakers] if batch else []
+                place = batch.place if batch else Position()
+            if through is not None and place.seq > through:
+                lines, place = [line for line in lines if line.seq <= through], Position(through)
+            if cursor is None or not lines:
                 return ()
-            self._cursors.put(group.folder, _cancelled(cursor.at(batch.place), [(batch.first, batch.place.seq)]))
-            return batch.wakers
+            self._cursors.put(folder, _cancelled(cursor.at(place), [(cursor.handed + 1, place.seq)]))
+            return tuple(line.message.id for line in lines)
 
     def note(self, folder: str, text: str) -> None:
-        """The agent reads this with its next prompt."""
-        with self._locks.hold("cursor", folder), suppress(BrokenFile):
+        """The agent reads this with its next prompt. Raises BrokenFile."""
+        with self._locks.hold("cursor", folder):
             cursor = self._cursors.get(folder)
             if cursor is not None and text not in (cursor.note or ""):
                 self._cursors.put(folder, replace(cursor, note=f"{cursor.note or ''}\n{text}".strip()))
@@ -135,7 +148,7 @@ class Handover:
         with self._locks.hold("cursor", run.folder):
             cursor = self._of(run)
             if cursor is not None and cursor.judged != run.id:
-                self._cursors.update(run.folder, done=max(cursor.done, done or 0), retry=None, said=None)
+                self._cursors.update(run.folder, done=max(cursor.done, done or 0), retry=None, said=())
         reach("cursor-done")
 
     def say_once(self, folder: str, cause: str) -> bool:
@@ -147,17 +160,17 @@ class Handover:
                 return False
             if cursor is None:
                 return True
-            if cursor.said == cause:
+            if cause in cursor.said:
                 return False
-            self._cursors.update(folder, said=cause)
+            self._cursors.update(folder, said=(*cursor.said, cause))
             return True
 
     def over(self, folder: str, causes: Collection[str]) -> None:
         """None of these causes holds any more: should one come back, it is said again."""
         with self._locks.hold("cursor", folder), suppress(BrokenFile):
             cursor = self._cursors.get(folder)
-            if cursor is not None and cursor.said in causes:
-                self._cursors.update(folder, said=None)
+            if cursor is not None and any(cause in causes for cause in cursor.said):
+                self._cursors.update(folder, said=tuple(cause for cause in cursor.said if cause not in causes))
 
     def settle(self, run: Run, verdict: Verdict, settlement: Settlement, now: float) -> bool:
         """Count a run's end, once: move the cursor back to what was left without an answer. ``now``: Unix time in s.
@@ -169,7 +182,8 @@ class Handover:
             if cursor.judged == run.id:  # counted before a crash
                 return cursor.retry is not None and cursor.retry.kept_through is not None
             note = STOPPED if settlement.cancelled else BROKEN_OFF if settlement.broken else None
-            cursor = replace(cursor, judged=run.id, note="\n".join(filter(None, (cursor.note, note))) or None)
+            told = dict.fromkeys(filter(None, (cursor.note, *settlement.notes, note)))
+            cursor = replace(cursor, judged=run.id, note="\n".join(told) or None)
             cursor = _cancelled(cursor, settlement.cancelled)
             if settlement.back_to is None:
                 self._cursors.put(run.folder, replace(cursor, done=cursor.handed, retry=None))
@@ -184,7 +198,7 @@ class Handover:
             return used_up
 
     def _retry(self, cursor: Cursor, verdict: Verdict, settlement: Settlement, now: float) -> tuple[Retry | None, bool]:
-        if verdict.retry == "wait" or ((verdict.ok or settlement.answered) and not settlement.failed):
+        if verdict.retry in ("wait", "drop") or ((verdict.ok or settlement.answered) and not settlement.failed):
             return cursor.retry, False
         count = (cursor.retry.count if cursor.retry else 0) + 1
         if count > len(RETRY_SECONDS):

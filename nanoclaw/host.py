@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -36,7 +37,7 @@ from nanoclaw.runs.judge import Verdict
 from nanoclaw.runs.launch import Preparation, Runtimes
 from nanoclaw.runs.layout import container_user
 from nanoclaw.runs.records import Records, Run
-from nanoclaw.stopping import Stopper
+from nanoclaw.stopping import Living, Stopper, Unreadable, asked, group_of_run
 from nanoclaw.stores.chats import Chats
 from nanoclaw.stores.cursors import Cursors
 from nanoclaw.stores.errands import Errands
@@ -108,9 +109,9 @@ class Host:
         self.notices = Notices(*parts, delivery=self.exchange.poke)
         self.commands = ChatCommands(self.office, self.notices, self._is_busy)
         self.stopper = Stopper(
-            *(home, self.settings, self.handover, errands, self.records, self.journal),
-            living=lambda folder: self.dispatcher.all_living(folder),
-            folders=lambda: [worker.folder for worker in self.dispatcher.workers()],
+            *(home, self.settings, self.handover, errands, self.journal),
+            living=self._all_living,
+            folders=self._folders,
             said=self._stop_said,
         )
         self._reception = Reception(
@@ -119,7 +120,7 @@ class Host:
             discovered=lambda: snapshots.write(home, self.settings, chats),
         )
         self.inbox = Inbox(home, lambda: self.settings.groups, self._reception.deliver)
-        runtimes = Runtimes()
+        self._runtimes = runtimes = Runtimes()
         house = House(
             records=self.records,
             transcripts=self.transcripts,
@@ -160,6 +161,8 @@ class Host:
         self._run_watcher.start()
         self._make_folders()
         self._adoption.take_up()
+        for path, folder in asked(self.home):
+            self.inbox.take_older(folder, path.lstat().st_mtime)  # it waits, too
         self.stopper.turns.guarded_turn()  # before anything starts
         self.exchange.start(self._reception.deliver)
         for path in (self.home.root, self.home.state, self.home.group_files, self.home.user_config):
@@ -225,6 +228,22 @@ class Host:
         group = self.settings.groups.get(folder)
         if group is not None:
             self.notices.say(folder, group.jid, "stopped", text, about)
+
+    def _all_living(self, folder: str) -> list[Living]:
+        """The runs of a group, those among them whose record a person broke."""
+        found: list[Living] = [*self.dispatcher.all_living(folder)]
+        broken = [run_id for run_id in self._adoption.broken if group_of_run(run_id) == folder]
+        with suppress(UserError):
+            runtime = self._runtimes.of(self.settings.config.runtime)
+            found += [Unreadable(run_id, self.records.path(run_id), runtime) for run_id in broken]
+        return found
+
+    def _folders(self) -> set[str]:
+        """Of all groups that something may be done for, also where a file of theirs is broken."""
+        living = {worker.folder for worker in self.dispatcher.workers()}
+        broken = {group_of_run(run_id) for run_id in self._adoption.broken} - {""}
+        files = {path.stem for path in self.home.group_files.glob("[!.]*.toml")}
+        return living | broken | files
 
     def _is_busy(self, folder: str) -> bool:
         worker = self.dispatcher.living(folder)

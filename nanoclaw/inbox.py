@@ -13,6 +13,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,15 @@ class Inbox:
                 self._rounds.again(folder, now + HELD_UP_SECONDS)
                 self._say_held_up(folder, error)
         return self._rounds.wait(now)
+
+    def take_older(self, folder: str, moment: float) -> None:
+        """Take what was dropped for a group (or for all: a name that is none) before a moment, Unix time in s."""
+        groups = self._groups()
+        for group in [groups[folder]] if folder in groups else groups.values():
+            for path in self._dropped(self._home.inbox / group.folder):
+                with suppress(OSError):
+                    if path.lstat().st_mtime <= moment:
+                        self._take(group, path, time.time())
 
     def _take_all(self, group: Group, now: float) -> bool:
         """False when a file must be looked at again soon. One that cannot be stored holds up those behind it, because

@@ -128,9 +128,11 @@ class Line:
 
 @dataclass(frozen=True)
 class Held:
-    """What holds back every run: ``since`` and ``until`` in Unix time (s); None: nobody knows until when."""
+    """What holds back every run: ``since`` and ``until`` in Unix time (s); None: nobody knows until when. ``account``:
+    the fingerprint of the model's account that it is about, "" where it is about none."""
 
     cause: str
     detail: str
     since: float
     until: float | None
+    account: str = ""

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
+from nanoclaw.files.atomic import BrokenFile
 from nanoclaw.handover import Handover
 from nanoclaw.moments import utc_now
 from nanoclaw.runs.judge import Verdict, sentence
@@ -66,7 +67,12 @@ class Notices:
     def gave_up(self, reply: Reply, reason: str) -> None:
         """A reply cannot be delivered: the owner hears of it now, its agent on its next turn."""
         text = f"A reply to {reply.folder} ({reply.jid}) could not be delivered: {reason}"
-        self.tell_owner("undelivered", f"{text}. It is kept: outbox show {reply.id}", reply.id)
+        about = f"{reply.id}-{reply.rounds}" if reply.rounds else reply.id
+        self.tell_owner("undelivered", f"{text}. It is kept: python3 nanoclaw.py outbox show {reply.id}", about)
         if reply.run is not None:
             start = reply.text[:200]
-            self.handover.note(reply.folder, f"A reply of yours could not be delivered ({reason}). It began: {start}")
+            text = f"A reply of yours could not be delivered ({reason}). It began: {start}"
+            try:
+                self.handover.note(reply.folder, text)
+            except BrokenFile as error:  # to be repeated when the cursor is mended: of this chat only
+                raise OSError(str(error)) from None

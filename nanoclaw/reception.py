@@ -83,6 +83,7 @@ class Reception:
             self.journal.event("received", folder=group.folder, message=message.id, seq=line.seq, command=command)
         else:
             log.info("Message stored already, not again group=%s id=%s", group.folder, message.id)
+            self.journal.event("received", folder=group.folder, message=message.id, again=True)
         self.changed(group.folder)  # a duplicate, too: the first one may have been stored as the disk failed
 
     def _keep(self, group: Group, message: Message, attachment: dict[str, Any]) -> dict[str, Any]:

@@ -1,9 +1,10 @@
 """A stop that stops (SPEC 11). Whoever wants one puts a file: ``state/STOP`` for all groups, ``state/STOP-<folder>``
 for one; a chat's /stop and the command do the same. The file goes when it is done, so that no crash loses it.
 
-What waits is cancelled first, so that nothing new can start; then each living run of the group is marked, in its
-directory, cut off from the model and killed. From the mark on nothing that it says is delivered. It is over when the
-engine says that its container is gone; an engine that does not answer is asked again until it does.
+Each living run of the group is cut off from the model and killed first: no full disk and no broken file may keep an
+agent alive. Then what waited is cancelled and the run is marked, both on disk, or the file stays and it is done again.
+From the cutting off on nothing that the run says is delivered. It is over when the engine says that its container is
+gone; an engine that does not answer is asked again until it does.
 """
 
 from __future__ import annotations
@@ -11,28 +12,28 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import re
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from nanoclaw.errors import UserError
 from nanoclaw.faults import reach
-from nanoclaw.files.atomic import BrokenFile, fsync_directory, write_json
-from nanoclaw.files.locks import Locks
+from nanoclaw.files.atomic import fsync_directory, write_json
 from nanoclaw.handover import Handover
 from nanoclaw.moments import utc_now
 from nanoclaw.paths import Home
-from nanoclaw.runs.launch import Runtimes
-from nanoclaw.runs.marks import mark, said_by
-from nanoclaw.runs.records import Records, Run
-from nanoclaw.stores.cursors import Cursors
+from nanoclaw.runs.marks import asked_by, mark, what_is_asked
+from nanoclaw.runs.records import Claim
+from nanoclaw.runs.runtime import Runtime
 from nanoclaw.stores.errands import Errands
 from nanoclaw.stores.journal import Journal
 from nanoclaw.stores.settings import Settings
-from nanoclaw.stores.transcripts import Transcripts
 from nanoclaw.turns import Turns
 
 log = logging.getLogger("nanoclaw")
@@ -44,12 +45,18 @@ CONFIRM_SECONDS = 1.8
 """So long a stop waits to see the containers gone before it says that they are not."""
 POLL_SECONDS = 0.05
 _NAME = "STOP"
+_RUN = re.compile(r"(.+)-\d{8}-\d{6}-\d{3}")
 
 
-def ask_to_stop(home: Home, folder: str, by: str) -> Path:
-    """Ask for a stop of a group's work, or of ``ALL``; durable. Returns the file, which goes when it is done."""
+def ask_to_stop(home: Home, folder: str, by: str, through: int | None = None) -> Path:
+    """Ask for a stop of a group's work, or of ``ALL``; durable. ``through``: of what came in up to this seq. Returns
+    the file, which goes when it is done."""
     path = home.state / (_NAME if folder == ALL else f"{_NAME}-{folder}")
-    write_json(path, {"by": by, "asked": utc_now()})
+    try:
+        write_json(path, {"by": by, "through": through, "asked": utc_now()})
+    except OSError:  # a full disk, or something strange in its place: a name alone asks for a stop, too
+        if not os.path.lexists(path):
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
     reach("stop-asked")
     return path
 
@@ -63,12 +70,50 @@ def asked(home: Home) -> list[tuple[Path, str]]:
 class Living(Protocol):
     """A run that lives, to be stopped. ``over`` is set when its container is known to be gone."""
 
-    run_record: Run
-    over: threading.Event
+    @property
+    def id(self) -> str: ...
 
-    def cut_off(self) -> None: ...
+    @property
+    def over(self) -> threading.Event: ...
 
-    def kill(self) -> None: ...
+    def cut_off(self, by: str, through: int | None) -> int:
+        """Nothing that it says from now on counts; returns how many messages are cancelled by that."""
+
+    def kill(self) -> None:
+        """SIGKILL to its container, until it is gone or the engine does not answer."""
+
+    def stop_pending(self) -> None:
+        """Nobody could see it gone in time: to be said when somebody does."""
+
+
+@dataclass(eq=False)
+class Unreadable:
+    """A run whose record a person broke: only its container is known, by its name. Mended, it is found marked."""
+
+    id: str
+    directory: Path
+    runtime: Runtime
+
+    def __post_init__(self) -> None:
+        self.over = threading.Event()
+
+    def cut_off(self, by: str, through: int | None) -> int:
+        return 0
+
+    def kill(self) -> None:
+        name, container_id = f"nanoclaw-{self.id}", self.runtime.identify(self.directory)
+        self.runtime.kill(name, container_id)
+        if self.runtime.look(self.directory, name, container_id).state in ("absent", "exited"):
+            self.over.set()
+
+    def stop_pending(self) -> None:
+        log.error("Not seen dead: nanoclaw-%s, whose record is broken", self.id)
+
+
+def group_of_run(run_id: str) -> str:
+    """The folder in a run's id."""
+    found = _RUN.fullmatch(run_id)
+    return found[1] if found else ""
 
 
 class Stopper:
@@ -82,7 +127,6 @@ class Stopper:
         settings: Settings,
         handover: Handover,
         errands: Errands,
-        records: Records,
         journal: Journal,
         living: Callable[[str], Sequence[Living]],
         folders: Callable[[], Iterable[str]],
@@ -92,7 +136,6 @@ class Stopper:
         self._settings = settings
         self._handover = handover
         self._errands = errands
-        self._records = records
         self._journal = journal
         self._living = living
         self._folders = folders
@@ -101,58 +144,75 @@ class Stopper:
 
     def turn(self) -> float:
         """Carry out every stop that is asked for; returns the seconds after which to look again."""
+        failed: OSError | None = None
         for path, folder in asked(self._home):
-            with suppress(FileNotFoundError):
-                self._obey(path, folder)
+            try:
+                with suppress(FileNotFoundError):
+                    self._obey(path, folder)
+            except OSError as error:  # the runs are killed; it is written down as soon as it can be
+                failed = error
+        if failed is not None:
+            raise failed
         return LOOK_SECONDS
 
     def _obey(self, path: Path, asked_for: str) -> None:
+        status, by, through = path.lstat(), asked_by(path), what_is_asked(path).get("through")
+        through = through if isinstance(through, int) else None
         self._settings.refresh("")
-        known = {*self._settings.groups, *self._folders()}
-        if asked_for not in (ALL, *known):
-            log.error("Nothing to stop: %s names no group that is registered", path)
-        status, by = path.stat(), said_by(path)
+        known = {name.casefold(): name for name in {*self._settings.groups, *self._folders()}}
+        affected = sorted(known.values()) if asked_for == ALL else [known.get(asked_for.casefold(), "")]
+        if affected == [""]:
+            log.error("Nothing to stop: %s names no group", path)
+            affected = []
         identity = hashlib.sha256(f"{path.name} {status.st_ino} {status.st_mtime_ns}".encode()).hexdigest()[:16]
-        affected = sorted(known) if asked_for == ALL else [f for f in [asked_for] if f in known]
-        stopping = {folder: self._begin(folder, by) for folder in affected}
+        stopping = {folder: self._cut_off(folder, by, through) for folder in affected}
+        waiting = {folder: self._write_down(folder, by, through, runs) for folder, (runs, _) in stopping.items()}
         deadline = time.monotonic() + CONFIRM_SECONDS
-        for runs, _ in stopping.values():
+        for folder, (runs, cancelled) in stopping.items():
             for one in runs:
                 one.over.wait(max(0.0, deadline - time.monotonic()))
-        for folder, (runs, cancelled) in stopping.items():
-            confirmed = all(one.over.is_set() for one in runs)
-            if runs or cancelled or asked_for != ALL:
-                self._said(folder, f"stop-{folder}-{identity}", _text(len(runs), cancelled, confirmed))
-            event = {"folder": folder, "runs": [one.run_record.id for one in runs], "cancelled": cancelled}
-            self._journal.event("stopped", **event, confirmed=confirmed, by=by)
-            log.info(
-                "Stopped group=%s runs=%d cancelled=%d confirmed=%s by=%s", folder, len(runs), cancelled, confirmed, by
-            )
+            self._say(folder, identity, by, runs, cancelled + waiting[folder], asked_for == ALL)
         _done(path, status)
         reach("stopped")
 
-    def _begin(self, folder: str, by: str) -> tuple[Sequence[Living], int]:
-        """From here on nothing of what the group was doing is delivered. Returns its runs, and how many messages are
-        cancelled by that."""
-        cancelled = cancel(self._home, folder, self._settings, self._handover, self._errands, self._journal)
-        reach("stop-cancelled")
+    def _cut_off(self, folder: str, by: str, through: int | None) -> tuple[list[Living], int]:
+        """From here on nothing of what the group's runs say is delivered. Returns them, and how many of their messages
+        are cancelled."""
         runs = [one for one in self._living(folder) if not one.over.is_set()]
+        cancelled = sum(one.cut_off(by, through) for one in runs)
         for one in runs:
-            mark(self._records.path(one.run_record.id), by)
-            one.cut_off()
-            threading.Thread(target=one.kill, name=f"kill {one.run_record.id}", daemon=True).start()
-            cancelled += sum(claim.wakers for claim in one.run_record.claims if claim.state != "finished")
+            threading.Thread(target=one.kill, name=f"kill {one.id}", daemon=True).start()
         return runs, cancelled
 
+    def _write_down(self, folder: str, by: str, through: int | None, runs: Sequence[Living]) -> int:
+        """Returns how many waiting messages are cancelled."""
+        for one in runs:
+            mark(self._home.runs / one.id, by, through)
+        cancelled = cancel(folder, through, self._settings, self._handover, self._errands, self._journal)
+        reach("stop-cancelled")
+        return cancelled
 
-def cancel(home: Home, folder: str, settings: Settings, handover: Handover, errands: Errands, journal: Journal) -> int:
+    def _say(self, folder: str, identity: str, by: str, runs: Sequence[Living], cancelled: int, to_all: bool) -> None:
+        pending = [one for one in runs if not one.over.is_set()]
+        for one in pending:
+            one.stop_pending()
+        if runs or cancelled or not to_all:
+            self._said(folder, f"stop-{folder}-{identity}", _text(len(runs), cancelled, not pending))
+        event = {"folder": folder, "runs": [one.id for one in runs], "cancelled": cancelled}
+        self._journal.event("stopped", **event, confirmed=not pending, by=by)
+        counts = (len(runs), cancelled, not pending)
+        log.info("Stopped group=%s runs=%d cancelled=%d confirmed=%s by=%s", folder, *counts, by)
+
+
+def cancel(
+    folder: str, through: int | None, settings: Settings, handover: Handover, errands: Errands, journal: Journal
+) -> int:
     """Nothing that waits in a group's chat wakes its agent any more; returns how many messages that are."""
     for errand in errands.all():
         if errand.folder == folder:
             errands.remove(errand.id)
-    group = settings.groups.get(folder)
     try:
-        messages = handover.cancel(group) if group is not None else ()
+        messages = handover.cancel(folder, settings.groups.get(folder), through)
     except UserError as error:  # a broken cursor: nothing can be handed over, and the run must be stopped all the same
         log.error("Waiting messages not cancelled group=%s: %s", folder, error)
         return 0
@@ -161,60 +221,23 @@ def cancel(home: Home, folder: str, settings: Settings, handover: Handover, erra
     return len(messages)
 
 
-def _done(path: Path, asked: os.stat_result) -> None:
-    """The file goes, unless another stop was asked for meanwhile in its place."""
-    aside = path.with_name(f".{path.name}.done")
+def cancelled_by(claims: Iterable[Claim], through: int | None) -> int:
+    """How many messages of a run a stop cancels."""
+    return sum(c.wakers for c in claims if c.state != "finished" and (through is None or c.after.seq < through))
+
+
+def _done(path: Path, obeyed: os.stat_result) -> None:
+    """The file goes, unless another stop was asked for meanwhile in its place. Whatever else it was goes out of the
+    way."""
+    aside = path.with_name(f".{path.name}.{time.time_ns()}.done")
     os.rename(path, aside)
-    found = aside.stat()
-    if (found.st_ino, found.st_mtime_ns) != (asked.st_ino, asked.st_mtime_ns):
+    found = aside.lstat()
+    if (found.st_ino, found.st_mtime_ns) != (obeyed.st_ino, obeyed.st_mtime_ns):
         os.rename(aside, path)
         return
-    aside.unlink()
+    with suppress(OSError):  # a directory with something in it stays, under a name that asks for nothing
+        aside.rmdir() if stat.S_ISDIR(found.st_mode) else aside.unlink()
     fsync_directory(path.parent)
-
-
-def stop_without_host(home: Home, folder: str | None) -> list[dict[str, Any]]:
-    """What a host would do, for a command that holds the home's lock: one ``stopped`` event a group. The next host
-    finds the marked runs dead and settles them."""
-    locks, settings, records, runtimes = Locks(), Settings(home), Records(home), Runtimes()
-    cursors, errands, journal = Cursors(home, locks), Errands(home), Journal(home.logs)
-    handover = Handover(locks, settings, Transcripts(home, locks), cursors)
-    errands.load()
-    unjudged: dict[str, list[Run]] = {}
-    for run_id in records.ids():
-        with suppress(BrokenFile, FileNotFoundError):
-            if (run := records.load(run_id)).status != "judged":
-                unjudged.setdefault(run.folder, []).append(run)
-    events = []
-    for one in [folder] if folder is not None else sorted({*settings.groups, *unjudged}):
-        cancelled = cancel(home, one, settings, handover, errands, journal)
-        runs = unjudged.get(one, [])
-        for run in runs:
-            mark(records.path(run.id), "command")
-            cancelled += sum(claim.wakers for claim in run.claims if claim.state != "finished")
-        gone = [_kill_and_look(records, runtimes, run) for run in runs]
-        if runs or cancelled or folder is not None:
-            events.append(
-                {"folder": one, "runs": [run.id for run in runs], "cancelled": cancelled, "confirmed": all(gone)}
-            )
-            journal.event("stopped", **events[-1], by="command")
-    journal.close()
-    return events
-
-
-def _kill_and_look(records: Records, runtimes: Runtimes, run: Run) -> bool:
-    deadline = time.monotonic() + CONFIRM_SECONDS
-    try:
-        runtime = runtimes.of(run.runtime)
-    except UserError:
-        return False
-    while True:
-        runtime.kill(run.container, run.container_id)
-        if runtime.look(records.path(run.id), run.container, run.container_id).state in ("absent", "exited"):
-            return True
-        if time.monotonic() >= deadline:
-            return False
-        time.sleep(POLL_SECONDS)
 
 
 def _text(runs: int, cancelled: int, confirmed: bool) -> str:

@@ -30,9 +30,10 @@ from nanoclaw.runs import mailbox
 from nanoclaw.runs.claims import note_output
 from nanoclaw.runs.judge import Verdict
 from nanoclaw.runs.launch import Start, new_claim
-from nanoclaw.runs.marks import marked
+from nanoclaw.runs.marks import Mark, marked
 from nanoclaw.runs.records import Run
 from nanoclaw.runs.runtime import Look, Runtime, StartFailed, is_starting
+from nanoclaw.stopping import cancelled_by
 from nanoclaw.stores.cursors import Cursor
 from nanoclaw.supervision import STOP_GRACE, Supervision
 from nanoclaw.turns import Turns
@@ -41,6 +42,10 @@ log = logging.getLogger("nanoclaw")
 
 LOOK_EVERY = 10.0
 TOUCH_EVERY = 60.0
+
+
+class _Stopped(Exception):
+    """A person stopped the run while a follow-up was about to be handed to it."""
 
 
 class Worker(threading.Thread):
@@ -74,7 +79,8 @@ class Worker(threading.Thread):
         self._claim_ahead = True
         self._revoked = False
         self._granted = self._grants(self._group())
-        self._stopping = False
+        self._mark: Mark | None = None
+        self._stop_is_pending = False
         self._next_look = 0.0
         self._next_touch = 0.0
         self._verdict: Verdict | None = None
@@ -98,17 +104,28 @@ class Worker(threading.Thread):
         self.close_wanted = True
         self._turns.poke()
 
-    def cut_off(self) -> None:
-        """A person stopped the run, which is marked so: nothing that it says from now on counts, and it cannot ask the
-        model any more."""
-        self._stopping = True
+    @property
+    def id(self) -> str:
+        return self.run_record.id
+
+    def cut_off(self, by: str, through: int | None) -> int:
+        """A person stopped the run: nothing that it says from now on counts, and it cannot ask the model any more.
+        Returns how many messages are cancelled by that."""
+        if self._mark is not None:
+            return 0
+        self._mark = Mark(by, through)
         self._house.gateway.close(self.run_record.id)
         self._turns.poke()
+        return cancelled_by(self.run_record.claims, through)
 
     def kill(self) -> None:
         """SIGKILL to the container, from whatever thread; the worker sees that it is gone."""
         self._runtime.kill(self.run_record.container, self.run_record.container_id)
         self.poke(look=True)
+
+    def stop_pending(self) -> None:
+        """It was said that the container is not known to be gone: to be said when it is."""
+        self._stop_is_pending = True
 
     def halt(self) -> None:
         """The host ends: the container goes on, the next host adopts it."""
@@ -131,10 +148,13 @@ class Worker(threading.Thread):
             if self._turns.halted:
                 return 0.0
             now = time.monotonic()
-        if self._stopping:
+        if self._mark is not None:
             return self._be_stopped(now) if self._verdict is None else 0.0
+        # What the agent asked for while it worked comes before its answer, and behind the prompts that it had then.
+        self._take_events(now, to_result=True)
+        replies = self.run_record.replies
         self._take_requests()
-        more = self._take_events(now)
+        more = self._take_events(now, spoke=self.run_record.replies > replies)
         if self._ended(now):
             return 0.0
         self._hand_over(now)
@@ -151,11 +171,10 @@ class Worker(threading.Thread):
     def _begin(self) -> None:
         """Open the run's door, then start its container or take it over. What fails here is tried again as a whole."""
         run = self.run_record
-        if marked(self._directory) is not None:
-            self._stopping = True
-        if not self._stopping:
+        self._mark = marked(self._directory) or self._mark
+        if self._mark is None:
             self._house.gateway.open(run.id, Path(run.socket), run.placeholder_hash)
-            if self._stopping:  # since then: cut_off found no door yet
+            if self._mark is not None:  # since then: cut_off found no door yet
                 self._house.gateway.close(run.id)
         for path in self._watched():
             self._house.watcher.add(path, lambda path: self.poke())
@@ -170,7 +189,8 @@ class Worker(threading.Thread):
         log.info("Spawning container group=%s run=%s", run.folder, run.id)
         self._house.journal.event("spawn", run=run.id, folder=run.folder)
         with self._house.start_slots:
-            if self._stopping:
+            if self._mark is not None:
+                self.over.set()
                 self._finish(Look("created"))
                 return
             try:
@@ -194,6 +214,10 @@ class Worker(threading.Thread):
         meanwhile."""
         while is_starting(self._directory) and not self._turns.halted:
             self._pause.wait(0.05)
+        run = self.run_record
+        run.container_id = run.container_id or self._runtime.identify(self._directory)
+        offered = [[claim.n, claim.after.seq + 1, claim.place.seq, claim.state] for claim in run.claims]
+        self._house.journal.event("adopted", run=run.id, folder=run.folder, claims=offered)
         if self.run_record.idle:
             self._became_idle(time.monotonic())
         if self.run_record.replies:
@@ -204,7 +228,6 @@ class Worker(threading.Thread):
         return [self._directory / "out", *(self._directory / "ipc" / kind for kind in KINDS)]
 
     def _take_requests(self, final: bool = False) -> None:
-        """Before the events: what the agent asked for while it worked comes before its answer."""
         self._requests_again = self._desk.turn(time.time(), final)
         while final and self._requests_again is not None:
             self._requests_again = self._desk.turn(time.time(), final)
@@ -224,9 +247,9 @@ class Worker(threading.Thread):
         self._house.records.save(self.run_record)
         self._deadlines.output(time.monotonic())
 
-    def _take_events(self, now: float) -> bool:
+    def _take_events(self, now: float, to_result: bool = False, spoke: bool = False) -> bool:
         """True when there may be more."""
-        taken = take(self._house, self.run_record, self._taken)
+        taken = take(self._house, self.run_record, self._taken, to_result, spoke)
         self._taken = Taken()
         if taken.output:
             self._deadlines.output(now)
@@ -280,13 +303,18 @@ class Worker(threading.Thread):
             return
 
         def write(batch: Batch, prompt: str, cursor: Cursor) -> None:
-            claim = new_claim(len(run.claims) + 1, batch, cursor.place)
+            if self._mark is not None:
+                raise _Stopped
+            claim = new_claim(len(run.claims) + 1, batch, cursor.place, cursor.note)
             self._house.records.write_prompt(self._directory / "in", claim, prompt, durable=True)
             reach("follow-up-claimed")
             run.claims.append(claim)
             self._claim_ahead = True
 
-        batch = self._house.handover.hand(group, write)
+        try:
+            batch = self._house.handover.hand(group, write)
+        except _Stopped:
+            return
         self._claim_ahead = False
         if batch is not None:
             self._became_idle(None)
@@ -317,6 +345,11 @@ class Worker(threading.Thread):
         look = self._runtime.look(self._directory, run.container, run.container_id)
         if look.state in ("exited", "absent", "created"):
             self.over.set()
+            if self._stop_is_pending:
+                self._stop_is_pending = False
+                self._house.notices.say(run.folder, run.jid, "dead", "It is dead now: its container is gone.", run.id)
+                known = {"runs": [run.id], "cancelled": 0, "confirmed": True, "by": "later"}
+                self._house.journal.event("stopped", folder=run.folder, **known)
             self._finish(look)
             return 0.0
         return self._supervision.kill_again(now)
@@ -337,14 +370,17 @@ class Worker(threading.Thread):
             if self.run_record.why_ended is not None:
                 self._next_look = now + 0.2  # it said that it ends, and is about to; not every runtime tells when
             return False
+        self._take_events(now, to_result=True)
+        replies = self.run_record.replies
         self._take_requests(final=True)
-        while self._take_events(now):
+        spoke = self.run_record.replies > replies
+        while self._take_events(now, spoke=spoke):
             pass
         self._finish(look)
         return True
 
     def _finish(self, look: Look, start_error: StartFailed | None = None) -> None:
-        self._verdict = conclude(self._house, self.run_record, self._runtime, look, start_error)
+        self._verdict = conclude(self._house, self.run_record, self._runtime, look, start_error, self._mark)
         self._turns.halt()
         self.over.set()
         self._house.over(self.run_record, self._verdict)

@@ -17,6 +17,7 @@ from nanoclaw.errors import UserError
 from nanoclaw.paths import Home
 from nanoclaw.runs.judge import VERDICTS
 from nanoclaw.runs.launch import Runtimes
+from nanoclaw.stores.held import HeldFile
 from nanoclaw.stores.settings import Settings
 from tests.support.parts import Parts
 from tests.support.waiting import wait_for
@@ -66,6 +67,14 @@ class Place:
     def hold(self, cause: str, now: float, until: float | None = None) -> None:
         self.conditions.hold(replace(VERDICTS[cause], until=until), now)
 
+    def account(self) -> str:
+        """Of the .env as it stands, as another host would note it."""
+        noted: list[Held | None] = []
+        other = Conditions(self.home, self.settings, self.engine, noted.append, lambda: self.wall)
+        other.hold(VERDICTS["credential"], 0.0)
+        assert noted[0] is not None
+        return noted[0].account
+
     def why_not(self, now: float) -> str | None:
         verdict = self.conditions.why_not(now)
         return verdict.cause if verdict else None
@@ -83,7 +92,9 @@ def place(tmp_path: Path) -> Iterator[Place]:
 
 def test_a_rate_limit_holds_until_the_platforms_time(place: Place) -> None:
     place.hold("rate_limit", 100.0, WALL + 3600)
-    assert place.changes == [Held("rate_limit", "", WALL, WALL + 3600)]
+    (held,) = place.changes
+    assert held is not None and replace(held, account="") == Held("rate_limit", "", WALL, WALL + 3600)
+    assert len(held.account) == 16
     assert place.why_not(100.0 + 3599) == "rate_limit" and place.conditions.next_look() == 3700.0
     place.conditions.poke()
     assert place.why_not(3699.0) == "rate_limit", "a group's file that is saved does not end it"
@@ -93,7 +104,7 @@ def test_a_rate_limit_holds_until_the_platforms_time(place: Place) -> None:
 
 def test_a_time_far_ahead_is_looked_at_after_a_day(place: Place) -> None:
     place.hold("rate_limit", 0.0, WALL + 7 * 86400)
-    assert place.changes == [Held("rate_limit", "", WALL, WALL + 7 * 86400)]
+    assert [held and held.until for held in place.changes] == [WALL + 7 * 86400]
     assert place.why_not(LONGEST_WAIT - 1) == "rate_limit" and place.why_not(LONGEST_WAIT) is None
 
 
@@ -152,7 +163,7 @@ def test_a_restart_does_not_ask_again(place: Place) -> None:
     verdict = place.conditions.why_not(7.0)
     assert verdict is not None and (verdict.cause, verdict.until) == ("rate_limit", WALL + 600)
     assert place.why_not(507.0) is None
-    assert place.changes[1:] == [noted, None], "it began when it began"
+    assert place.changes[1:] == [None], "what stands in the file is not written again"
 
 
 @pytest.mark.parametrize(
@@ -168,8 +179,39 @@ def test_a_restart_does_not_ask_again(place: Place) -> None:
 )
 def test_what_is_restored(place: Place, held: Held, saved: float, expected: str | None) -> None:
     place.save_env("one", saved)
-    place.conditions.restore(held, 0.0)
+    place.conditions.restore(replace(held, account=place.account()), 0.0)
+    assert place.causes() == ([] if expected else [None]), "what does not hold any more leaves the file"
     assert place.why_not(0.0) == expected
+
+
+@pytest.mark.parametrize("how", ["another credential", "another server", "offline", "an earlier version's file"])
+def test_another_account_is_tried_although_env_is_old(place: Place, how: str) -> None:
+    """A file that was moved into place, or a clock that was set back."""
+    account = "" if how.endswith("file") else place.account()
+    place.save_env("two" if how == "another credential" else "one")
+    if how == "another server":
+        place.home.env_file.write_text(KEY.format("one") + "ANTHROPIC_BASE_URL=http://localhost:1\n")
+        os.utime(place.home.env_file, (WALL - 1000, WALL - 1000))
+    if how == "offline":
+        place.home.config_file.write_text(CONFIG + "[model]\noffline = true\n")
+    place.settings = Parts(place.home).settings
+    account = place.account() if how == "offline" else account  # the model that stands in has none that is refused
+    place.conditions = place.another()
+    place.conditions.restore(Held("credential", "", WALL - 60, None, account), 0.0)
+    assert place.why_not(0.0) is None
+
+
+def test_the_file_survives_a_restart_and_tells_no_secret(place: Place) -> None:
+    file = HeldFile(place.home)
+    place.hold("credential", 0.0)
+    file.write(place.changes[0])
+    assert file.read() == place.changes[0] and "sk-ant" not in (place.home.state / "held.json").read_text()
+    place.conditions = place.another()
+    place.conditions.restore(file.read() or Held("none", "", 0, None), 0.0)
+    assert place.why_not(0.0) == "credential"
+    (place.home.state / "held.json").unlink()
+    (place.home.state / "held.json").symlink_to("held.json")
+    assert file.read() is None
 
 
 def test_an_engine_that_is_away_is_looked_for_and_told_once(place: Place, caplog: pytest.LogCaptureFixture) -> None:

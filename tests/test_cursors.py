@@ -357,7 +357,7 @@ def test_everything_in_a_cursor_comes_back(home: Home) -> None:
         finished=((8, 9), (11, 11)),
         retry=Retry(2, 12.5, 7),
         judged="main-1",
-        said="engine",
+        said=("engine", "network"),
         note="n",
         skipped=3,
         skipped_place=Position(9, 1, 90),

@@ -102,6 +102,7 @@ def test_all_is_well_and_nothing_is_changed(home: Home, capsys: pytest.CaptureFi
         "ok       groups       1 registered, main is main",
         "ok       mounts       none asked for",
         "ok       host         running (pid 4711, run, since 2026-11-22T09:30:00Z)",
+        "ok       held         nothing holds back the runs",
         "ok       channels     local only",
         "ok       requests     none refused",
     ):
@@ -122,6 +123,40 @@ def test_host_that_does_not_say_who_it_is(home: Home, capsys: pytest.CaptureFixt
     if record is not None:
         (home.state / "host.json").write_text(record)
     assert one(home, capsys, "host")[:2] == ("ok", "running (state/host.json does not say which)")
+
+
+@pytest.mark.parametrize(
+    ("cause", "severity", "name", "cure"),
+    [
+        ("credential", "error", "credential-rejected: The model refused the credential", "claude setup-token; "),
+        ("image", "error", "image-absent: ", "python3 nanoclaw.py build"),
+        ("disk", "error", "disk-full: ", "df -h "),
+        ("rate_limit", "warning", "rate-limit: ", "wait until 2026-11-22T14:00:00Z"),
+        ("engine", "error", "engine-down: ", "see the check engine"),
+        ("of a later version", "warning", "of a later version, since", "wait until "),
+    ],
+)
+def test_what_holds_back_all_runs(
+    home: Home, capsys: pytest.CaptureFixture[str], cause: str, severity: str, name: str, cure: str
+) -> None:
+    held = {"cause": cause, "since": "2026-11-22T09:30:00Z", "detail": "", "until": "2026-11-22T14:00:00Z"}
+    (home.state / "held.json").write_text(json.dumps(held))
+    found = one(home, capsys, "held")
+    assert found[0] == severity and found[1].startswith(name) and found[3].startswith(cure)
+    assert "since 2026-11-22T09:30:00Z, until 2026-11-22T14:00:00Z" in found[1]
+    (home.state / "held.json").write_text(json.dumps({**held, "detail": "two\nlines"}))
+    assert one(home, capsys, "held")[2] == "two lines"
+
+
+def test_files_of_the_state_that_cannot_be_read(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    home.cursors.mkdir()
+    (home.cursors / "main.json").write_text("{")
+    for path in (home.state / "held.json", home.state / "host.json"):
+        os.mkfifo(path)
+    assert one(home, capsys, "held")[:2] == ("warning", "state/held.json cannot be read")
+    severity, finding, cause, cure = one(home, capsys, "cursor")
+    assert (severity, finding.split()[0]) == ("error", "main") and str(home.cursors / "main.json") in finding
+    assert "not valid JSON" in cause and str(home.cursors / "main.json") in cure
 
 
 def test_every_problem_of_every_file(home: Home, capsys: pytest.CaptureFixture[str]) -> None:

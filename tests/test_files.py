@@ -7,11 +7,12 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,11 @@ def test_readers_never_see_a_half(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["a.json"]
 
 
+def bind(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as one:
+        one.bind(str(path))
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
@@ -73,6 +79,7 @@ def test_readers_never_see_a_half(tmp_path: Path) -> None:
         (b"[1]", ":1: expected a JSON object"),
         (b'{"a":\n "\xff"}', ":2: not UTF-8"),
         (b'{"a":' * 100_000, ": nested too deeply"),
+        (b'{"a": ' + b"1" * 5000 + b"}", ": not valid JSON"),
     ],
 )
 def test_a_broken_file_names_its_line_and_is_never_overwritten(tmp_path: Path, content: bytes, said: str) -> None:
@@ -92,6 +99,20 @@ def test_a_broken_file_names_its_line_and_is_never_overwritten(tmp_path: Path, c
     assert file.read() == {"mended": 1} and file.broken is None
     path.unlink()
     assert file.read() is None
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: os.symlink("/dev/zero", path), bind])
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    make(tmp_path / "a.json")
+    with pytest.raises(BrokenFile, match="not a regular file"):
+        atomic.read_json(tmp_path / "a.json")
+
+
+def test_a_link_to_a_file_is_read_and_one_to_nothing_is_none(tmp_path: Path) -> None:
+    (tmp_path / "a.json").symlink_to(tmp_path / "b.json")
+    assert atomic.read_json(tmp_path / "a.json") is None
+    (tmp_path / "b.json").write_text('{"n": 1}')
+    assert atomic.read_json(tmp_path / "a.json") == {"n": 1}
 
 
 def test_a_persons_edit_is_seen_before_it_could_be_overwritten(tmp_path: Path) -> None:

@@ -101,6 +101,22 @@ def test_the_order_of_a_failed_one_is_not_given_again(outbox: Callable[[], Outbo
     assert heads(second) == [("tg:1", "r-3", "ready")]
 
 
+def test_each_retry_is_another_round(outbox: Callable[[], Outbox], home: Home) -> None:
+    """A file of an earlier version has none yet."""
+    first = outbox()
+    first.put("r-1", "tg:1", "main", "text", WHEN)
+    path = home.outbox / "r-1.json"
+    old = json.loads(path.read_text())
+    assert old.pop("rounds") == 0
+    path.write_text(json.dumps(old))
+    for expected in (1, 2):
+        first = outbox()
+        first.given_up(first.giving_up(first.heads()[0], "no"))
+        first.retry("r-1")
+        first.retry("r-1")
+        assert [reply.rounds for view in (first, outbox()) for reply in view.heads()] == [expected, expected]
+
+
 def test_parts_that_went_are_kept_by_a_retry(outbox: Callable[[], Outbox]) -> None:
     first = outbox()
     first.put("r-1", "tg:1", "main", "text", WHEN)
@@ -184,6 +200,7 @@ def test_a_broken_file_is_set_aside_and_stops_no_other(
 def test_what_cannot_be_read_is_left_and_stops_no_other(outbox: Callable[[], Outbox], home: Home) -> None:
     outbox().put("good", "local:a", "main", "text", WHEN)
     (home.outbox / "odd.json").mkdir()
+    os.mkfifo(home.outbox / "pipe.json")
     assert heads(outbox()) == [("local:a", "good", "ready")] and (home.outbox / "odd.json").is_dir()
 
 

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from nanoclaw.cli import main
+from nanoclaw.files.home_lock import HomeLock
 from nanoclaw.ipc import scripts
 from nanoclaw.models import Message
 from nanoclaw.paths import Home
 from nanoclaw.stores.outbox import Reply
 from nanoclaw.stores.sessions import Session
 from tests.support.parts import Parts, lines_of
+from tests.support.waiting import wait_for
 
 Capture = pytest.CaptureFixture[str]
 WHEN = "2026-11-22T09:30:00.000Z"
@@ -56,7 +60,7 @@ def waiting(home: Home) -> list[Reply]:
 
 
 def test_what_is_not_delivered_is_shown(home: Home, parts: Parts, capsys: Capture) -> None:
-    assert value(capsys, "list") == [] and "delivered" in command(capsys, "list")[1]
+    assert value(capsys, "list") == [] and command(capsys, "list")[1] == "Nothing waits.\n"
     put(parts, "r-1", file="a.txt")
     put(parts, "r-2", "team", failed=False)
     (home.outbox / "failed" / "odd.json").write_text("{")
@@ -66,7 +70,8 @@ def test_what_is_not_delivered_is_shown(home: Home, parts: Parts, capsys: Captur
     assert first["reason"].startswith("blocked") and first["age"] >= 0 and "text" not in first
     assert odd["reply"] == "odd" and "odd.json:1" in odd["problem"]
     _, out, _ = command(capsys, "list")
-    assert "\x1b" not in out and "odd.json:1" in out and "text of" not in out
+    assert "\x1b" not in out and "text of" not in out
+    assert re.search(r"(?m)^odd +broken +outbox/failed/odd\.json:1: not valid JSON \(.*\)$", out)
     assert value(capsys, "show", "r-1")["text"] == "text of r-1"
     code, out, err = command(capsys, "show", "nothing")
     assert (code, out) == (1, "") and err.startswith("nanoclaw: There is no reply 'nothing'") and err.count("\n") == 1
@@ -79,6 +84,40 @@ def test_a_failed_one_is_put_back(home: Home, parts: Parts, capsys: Capture, opt
     (again,) = waiting(home)
     assert (again.id, again.state, again.sent, again.tries, again.reason) == ("r-1", "ready", sent, 0, None)
     assert not failed.exists() and (home.outbox / "files" / "r-1").read_bytes() == b"content"
+
+
+def test_what_is_in_doubt_is_said_in_a_line_and_its_cure_once(parts: Parts, capsys: Capture) -> None:
+    for name in ("r-1", "r-2"):
+        put(parts, name)
+        parts.outbox.retry(name)
+        cure = f"`outbox retry {name}` goes on there, `outbox drop {name}` forgets it"
+        reason = f"it may not have arrived (part 2 of 3); {cure}"
+        parts.outbox.given_up(parts.outbox.giving_up(parts.outbox.find(name), reason))
+    _, out, _ = command(capsys, "list")
+    assert out.count("it may not have arrived (part 2 of 3)\n") == 2 and out.count("`outbox retry") == 1
+    assert "`outbox retry r-1`" in command(capsys, "show", "r-1")[1]
+
+
+def test_who_puts_one_back_is_told_what_it_waits_for(home: Home, parts: Parts, capsys: Capture) -> None:
+    put(parts, "r-1")
+    assert command(capsys, "retry", "r-1")[1] == "r-1 is sent when a host runs and its channel is connected.\n"
+    lock = HomeLock(home.state)
+    put(parts, "r-2")
+    assert lock.acquire()
+    try:
+        answering = threading.Thread(target=answer_one, args=(home,))
+        answering.start()
+        out = command(capsys, "retry", "r-2")[1]
+        answering.join()
+    finally:
+        lock.release()
+    assert out == "r-2 is sent as soon as its channel is connected.\n"
+
+
+def answer_one(home: Home) -> None:
+    """As a living host does."""
+    wait_for(lambda: list((home.ipc / "main" / "tasks").glob("*.json")), 10, "the request")
+    scripts.handle_one(home, "main")
 
 
 def test_what_was_delivered_meanwhile_is_not_put_back(home: Home, parts: Parts, capsys: Capture) -> None:

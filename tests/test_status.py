@@ -13,13 +13,14 @@ from typing import Any
 
 import pytest
 
+from nanoclaw import conditions
 from nanoclaw.cli import main
 from nanoclaw.files.atomic import write_json
 from nanoclaw.files.home_lock import HomeLock
 from nanoclaw.models import Line
 from nanoclaw.paths import PROJECT, Home
 from nanoclaw.pending import Pending
-from nanoclaw.status import gather, text
+from nanoclaw.status import gather, gathering, text
 from nanoclaw.status.gathering import GroupStatus
 from nanoclaw.stores.cursors import Cursor, Retry
 from nanoclaw.stores.lines import to_json
@@ -104,7 +105,7 @@ def test_a_chat_without_a_cursor_waits_from_the_last_answer_on(home: Home) -> No
 def test_retries_and_what_is_kept(home: Home) -> None:
     parts = Parts(home)
     parts.say("hello")
-    parts.cursors.put("main", Cursor("local:main", retry=Retry(3, NOW + 40), said="rate_limit"))
+    parts.cursors.put("main", Cursor("local:main", retry=Retry(3, NOW + 40), said=("rate_limit",)))
     found = of(home, "main")
     assert (found.retry_at, found.kept, found.said) == (NOW + 40, False, "rate_limit")
     assert "tried again at 11:00, held back: rate limit" in text(gather(home, NOW), "UTC")
@@ -129,7 +130,9 @@ def test_a_run_in_each_of_its_states(home: Home) -> None:
     run = of(home, "main").run
     assert run is not None
     assert (run.id, run.state, run.age, run.output_age, run.heartbeat_age) == (RUN, "working", 5400.0, 130.0, 40.0)
-    assert "main: working for 90 min, last output 2 min ago, no sign of life for 40 s" in text(gather(home, NOW), "UTC")
+    assert "main: no sign of life for 40 s, last output 2 min ago" in text(gather(home, NOW), "UTC")
+    touch(directory / "out" / "heartbeat", 15)
+    assert "main: working for 90 min, last output 2 min ago" in text(gather(home, NOW), "UTC")
     record = parts.records.load(RUN)
     parts.records.save(replace(record, idle=True))
     assert "main: idle for" in text(gather(home, NOW), "UTC")
@@ -202,7 +205,7 @@ def test_replies_errands_and_groups_that_are_gone(home: Home) -> None:
     team, gone = of(home, "team"), of(home, "gone")
     assert (team.replies, team.failed, gone.errands) == (2, 1, 1)
     said = text(gather(home, NOW), "UTC")
-    assert "team: 2 on the way out, 1 not delivered" in said and "gone: it is not registered, 1 errands" in said
+    assert "team: 2 on the way out, 1 not delivered" in said and said.endswith("gone: it is not registered, 1 errand")
 
 
 def test_each_broken_file_is_a_finding_and_the_rest_is_told(home: Home) -> None:
@@ -232,6 +235,37 @@ def test_each_broken_file_is_a_finding_and_the_rest_is_told(home: Home) -> None:
     assert of(home, "c").waiting == 1 and "c: 1 waiting" in text(found, "UTC")
 
 
+def test_what_may_not_be_read_or_is_no_file_is_told_in_words(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel's refusal is played: a test may run as root, who may read all."""
+    Parts(home, groups={"a": 'jid = "local:a"\n'}).say("@Andy hi", "local:a")
+    (home.cursors / "a.json").write_text("{}")
+    os.mkfifo(home.state / "held.json")
+    record = make_run(Parts(home), "a-20261122-093000-000") / "run.json"
+    record.unlink()
+    os.mkfifo(record)
+    opened = os.open
+
+    def refuse(path: Any, *arguments: Any, **options: Any) -> int:
+        if str(path).endswith("cursors/a.json"):
+            raise PermissionError(13, "Permission denied", path)
+        return opened(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", refuse)
+    said = text(gather(home, NOW), "UTC")
+    assert f"{home.cursors / 'a.json'}: cannot be read (Permission denied). Look at its owner" in said
+    assert "held.json: not a regular file" in said and "Errno" not in said
+
+
+def test_a_full_disk_is_told_although_it_cannot_be_noted(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    Parts(home).home.group_file("team").unlink()
+    assert gathering.DISK_FLOOR == conditions.DISK_FLOOR
+    assert text(gather(home, NOW), "UTC").endswith("All is quiet: 1 group, nothing runs, nothing waits.")
+    monkeypatch.setattr(gathering, "DISK_FLOOR", 1 << 62)
+    assert "The disk is full" in text(gather(home, NOW), "UTC")
+    write_json(home.state / "held.json", {"cause": "disk", "since": "2026-11-22T10:00:00Z"})
+    assert text(gather(home, NOW), "UTC").count("disk") == 1
+
+
 def test_a_chat_gets_fifteen_lines_at_most(home: Home) -> None:
     groups = {f"g{n:02d}": f'jid = "local:g{n:02d}"\n' for n in range(40)}
     parts = Parts(home, groups=groups)
@@ -252,7 +286,7 @@ def test_the_command(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
     (chat / "0000000001.jsonl").write_bytes(
         to_json(Line(1, "2026-11-22T09:30:00Z", message("@Andy \x1b[2J", "local:team")))
     )
-    make_run(parts, status="started")
+    (make_run(parts, status="started") / "out" / "heartbeat").touch()
     before = {path: path.stat().st_mtime_ns for path in home.root.rglob("*")}
     assert main(["status"]) == 0
     out = capsys.readouterr().out

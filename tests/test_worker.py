@@ -77,6 +77,9 @@ class Engine:
         if not self.deaf:
             self.state = Look("exited", 137)
 
+    def identify(self, run_directory: Path) -> str | None:
+        return None
+
     def kill(self, name: str, container_id: str | None) -> None:
         self.calls.append("kill")
         if not self.deaf and self.state.state == "running":
@@ -196,7 +199,9 @@ class Scene:
 
         def claim(batch: Batch, prompt: str, cursor: Cursor) -> None:
             session = parts.sessions.get("main")
-            made.append(preparation.prepare(parts.group(), session, prompt, new_claim(1, batch, cursor.place)))
+            made.append(
+                preparation.prepare(parts.group(), session, prompt, new_claim(1, batch, cursor.place, cursor.note))
+            )
 
         assert parts.handover.hand(parts.group(), claim) is not None
         return made[0]
@@ -755,8 +760,8 @@ def test_a_stopped_run_is_over_when_its_container_is_gone(scene: Scene) -> None:
     uuids = runner.consume(1)
     scene.at(1.0)
     scene.engine.deaf = True
+    scene.worker.cut_off("owner", None)
     mark(runner.directory, "owner")
-    scene.worker.cut_off()
     runner.write("result", uuids=uuids, text="too late", session="s-9", anchor="a-9")
     scene.at(2.0)
     scene.at(2.0 + KILL_AGAIN)
@@ -790,3 +795,64 @@ def test_the_next_host_ends_what_was_stopped(scene: Scene, state: Look) -> None:
 def events(scene: Scene, kind: str) -> int:
     """How many events of a kind the journal has."""
     return sum(line["event"] == kind for path in scene.home.logs.glob("journal-*") for line in lines_of(path))
+
+
+def test_what_came_in_behind_a_stop_is_answered(scene: Scene) -> None:
+    through = scene.parts.say("one")
+    runner = scene.start()
+    runner.consume(1)
+    scene.at(1.0)
+    scene.parts.say("written after the stop")
+    scene.at(2.0)
+    assert len(runner.prompts()) == 2
+    assert scene.worker.cut_off("owner", through) == 1
+    scene.engine.state = Look("exited", 137)
+    scene.at(3.0)
+    record = scene.parts.records.load(scene.run.id)
+    assert [claim.state for claim in record.claims] == ["cancelled", "offered"]
+    assert scene.waits() == ["written after the stop"]
+    cursor = Parts(scene.home).handover.cursor(scene.parts.group())
+    assert cursor.cancelled == ((1, 1),) and cursor.retry is None
+
+
+def test_no_follow_up_goes_to_a_stopped_run(scene: Scene) -> None:
+    scene.parts.say("one")
+    runner = scene.start()
+    real, hand = scene.parts.handover, scene.parts.handover.hand
+    scene.parts.say("two")
+
+    def stopped_meanwhile(*arguments: Any) -> Batch | None:
+        scene.worker.cut_off("owner", 1)
+        return hand(*arguments)
+
+    real.hand = stopped_meanwhile  # type: ignore[method-assign]
+    scene.at(1.0)
+    assert len(runner.prompts()) == 1
+    scene.engine.state = Look("exited", 137)
+    scene.at(2.0)
+    assert scene.waits() == ["two"]
+
+
+def test_output_of_a_prompt_whose_consuming_was_not_seen_yet_is_output(scene: Scene) -> None:
+    """The worker was held up: the agent has consumed, spoken and died meanwhile."""
+    scene.parts.say("one")
+    runner = scene.start()
+    runner.consume(1)
+    request = {"type": "message", "chatJid": "local:main", "text": "note"}
+    (runner.directory / "ipc" / "messages" / "a.json").write_text(json.dumps(request))
+    assert scene.ended(Look("exited", 137)).cause == "killed"
+    record = scene.parts.records.load(scene.run.id)
+    assert record.claims[0].broken and scene.waits() == []
+    assert scene.replies() == ["note"]
+
+
+def test_a_note_comes_back_with_the_prompt_that_came_to_nothing(scene: Scene) -> None:
+    scene.parts.say("one")
+    scene.parts.handover.cursor(scene.parts.group())
+    scene.parts.cursors.update("main", jid="local:main")
+    scene.parts.handover.note("main", "remember this")
+    runner = scene.start()
+    assert "remember this" in runner.prompts()[0]["text"]
+    runner.consume(1)
+    scene.ended(Look("exited", 137))
+    assert "remember this" in str(Parts(scene.home).handover.cursor(scene.parts.group()).note)

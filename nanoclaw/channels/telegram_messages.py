@@ -85,7 +85,8 @@ def parse(message: Table, bot: Bot) -> tuple[Message, str] | None:
         jid=f"tg:{need(chat, 'id', int)}",
         sender=sender,
         sender_name=sender_name,
-        text=text,
+        # "/stop@our_bot" is a command to us; one to another bot is text.
+        text=re.sub(rf"^\s*(/\w+)@{re.escape(bot.name)}\b", r"\1", text, flags=re.IGNORECASE),
         timestamp=time,
         is_bot=is_bot,
         reply_to=_quoted(message, bot),

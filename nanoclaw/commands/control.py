@@ -28,7 +28,10 @@ EVENT_KEYS = ("folder", "runs", "cancelled", "confirmed")
 def stop(home: Home, arguments: argparse.Namespace) -> Result:
     """The value: one object a group: ``folder``, ``runs``, ``cancelled`` (messages), ``confirmed``. Exit code 1 where a
     container is not seen dead yet."""
-    from nanoclaw import stopping  # before the lock: a host that starts meanwhile shall not find it held for long
+    from nanoclaw import stopping
+    from nanoclaw.commands import (
+        stop_alone,  # before the lock: a host that starts meanwhile shall not find it held for long
+    )
 
     folder: str | None = arguments.folder
     if folder is not None:
@@ -41,7 +44,7 @@ def stop(home: Home, arguments: argparse.Namespace) -> Result:
 
     def alone() -> None:
         if file.exists():
-            found.extend(stopping.stop_without_host(home, folder))
+            found.extend(stop_alone.stop_without_host(home, folder))
             file.unlink(missing_ok=True)
 
     deadline = time.monotonic() + STOP_SECONDS

@@ -86,8 +86,8 @@ def _words(one: dict[str, Any], shown: Callable[[str | float | None], str]) -> s
         kept = "kept, tried again with the next message"
         lines.append(f"failed {retry['count']} times; {again if retry['kept_through'] is None else kept}")
     if one["said"]:
-        verdict = VERDICTS.get(one["said"])
-        lines.append(f"held back ({one['said']}): {verdict.chat if verdict and verdict.chat else 'see the log'}")
+        verdict = VERDICTS.get(one["said"][-1])
+        lines.append(f"held back ({one['said'][-1]}): {verdict.chat if verdict and verdict.chat else 'see the log'}")
     if one["note"]:
         lines.append(f"the next prompt mentions: {one['note']}")
     return "\n  ".join(lines)

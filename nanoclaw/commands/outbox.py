@@ -4,31 +4,50 @@ memory, so retry and drop are requests."""
 from __future__ import annotations
 
 import argparse
+import textwrap
 import time
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-from nanoclaw.commands.asking import ask, clock, listing, printable
-from nanoclaw.commands.output import Result
+from nanoclaw.commands.asking import ask, clock, printable
+from nanoclaw.commands.output import Result, table
 from nanoclaw.errors import UserError
+from nanoclaw.files.atomic import BROKEN_FIX, why_unreadable
 from nanoclaw.paths import Home
+from nanoclaw.status.gathering import host_lives
 from nanoclaw.status.wording import span
 from nanoclaw.stores import registry
 from nanoclaw.stores.outbox import Reply, read_replies
 
+REASON_WIDTH = 70
+
 
 def list_replies(home: Home, arguments: argparse.Namespace) -> Result:
     """The value: one object a reply, waiting ones first, each in their order: ``reply``, ``group``, ``chat``, ``state``
-    (``ready``, ``sending``: nobody knows whether the platform took it, ``failed``), ``created``, ``age`` (s, null:
+    (``ready``, ``sending``: it may not have arrived, ``failed``), ``created``, ``age`` (s, null:
     unknown), ``tries``, ``parts_sent``, ``reason``, ``file``; or ``reply`` and ``problem``."""
     found = [_value(name, one, failed) for name, one, failed in _all(home)]
+    if not found:
+        return Result(found, "Nothing waits.")
+    lines = [table([_row(home, one) for one in found], ("REPLY", "GROUP", "AGE", "STATE", "TRIES", "REASON"))]
+    if any(one.get("state") == "failed" for one in found):
+        lines.append("`outbox retry ID` lets a failed one go on where it was, `outbox drop ID` forgets it.")
+    if any("problem" in one for one in found):
+        lines.append("A broken one is no reply any more: mend its file, or delete it.")
+    return Result(found, printable("\n".join(lines)))
 
-    def row(one: dict[str, Any]) -> list[Any]:
-        age = "" if one["age"] is None else span(one["age"])
-        return [one["reply"], one["group"], age, one["state"], one["tries"], one["reason"]]
 
-    return listing(found, row, ("REPLY", "GROUP", "AGE", "STATE", "TRIES", "REASON"), "Every reply is delivered.")
+def _row(home: Home, one: dict[str, Any]) -> list[Any]:
+    """The cure that stands in a reason is said once, below the table."""
+    if "problem" in one:
+        what = one["problem"].replace(f"{home.state}/", "").removesuffix(f". {BROKEN_FIX}")
+        return [one["reply"], "", "", "broken", "", what]
+    reason = (one["reason"] or "").partition("; `outbox")[0]
+    if one["state"] == "sending":
+        reason = f"may not have arrived{reason and f': {reason}'}"
+    age = "" if one["age"] is None else span(one["age"])
+    return [one["reply"], one["group"], age, one["state"], one["tries"], textwrap.shorten(reason, REASON_WIDTH)]
 
 
 def show(home: Home, arguments: argparse.Namespace) -> Result:
@@ -36,7 +55,7 @@ def show(home: Home, arguments: argparse.Namespace) -> Result:
     name, one, failed = _find(home, arguments.reply)
     value = _value(name, one, failed)
     if not isinstance(one, Reply):
-        raise UserError(str(one))
+        raise UserError(why_unreadable(one))
     value["text"] = one.text
     shown = {**value, "created": clock(home)(one.created), "age": None if value["age"] is None else span(value["age"])}
     lines = [f"{key + ':':12}{item}" for key, item in shown.items() if item is not None and key != "text"]
@@ -46,7 +65,9 @@ def show(home: Home, arguments: argparse.Namespace) -> Result:
 def retry(home: Home, arguments: argparse.Namespace) -> Result:
     """The value: ``{"reply", "group"}``."""
     asked = {"type": "retry_reply", "from_start": arguments.from_start}
-    return _decide(home, arguments.reply, asked, "is sent when a host runs and its channel is connected.")
+    done = _decide(home, arguments.reply, asked, "is sent")
+    when = "as soon as" if host_lives(home) else "when a host runs and"
+    return Result(done.value, f"{done.text} {when} its channel is connected.")
 
 
 def drop(home: Home, arguments: argparse.Namespace) -> Result:
@@ -79,7 +100,7 @@ def _all(home: Home) -> Iterator[tuple[str, Reply | Exception, bool]]:
 
 def _value(name: str, one: Reply | Exception, failed: bool) -> dict[str, Any]:
     if not isinstance(one, Reply):
-        return {"reply": name, "problem": str(one)}
+        return {"reply": name, "problem": why_unreadable(one)}
     return {
         "reply": one.id,
         "group": one.folder,

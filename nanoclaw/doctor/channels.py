@@ -79,7 +79,7 @@ def check_undelivered(situation: Situation) -> list[Finding]:
     number = len(list(failed.glob("[!.]*.json")))
     if not number:
         return [Finding("undelivered", "ok", "no reply was refused")]
-    cause = "their channel refused them, or nobody knows whether it took them"
+    cause = "their channel refused them, or they may not have arrived"
     return [Finding("undelivered", "warning", f"{number} not delivered", cause, "python3 nanoclaw.py outbox list")]
 
 

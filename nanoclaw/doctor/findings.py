@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from nanoclaw.config.mounts import load_allowlist
 from nanoclaw.config.senders import load_senders
 from nanoclaw.config.settings import load_config
 from nanoclaw.config.strict import FileProblems
+from nanoclaw.files.atomic import BrokenFile, read_json
 from nanoclaw.models import Config, Environment, Group, Problem
 from nanoclaw.paths import Home
 from nanoclaw.stores import registry
@@ -46,8 +46,8 @@ class Situation:
 
 def record(path: Path) -> dict[str, Any]:
     """What the host wrote down; empty where it cannot be read."""
-    with suppress(OSError, ValueError, TypeError, RecursionError):
-        return dict(json.loads(path.read_bytes()))
+    with suppress(OSError, BrokenFile):
+        return read_json(path) or {}
     return {}
 
 

@@ -7,8 +7,10 @@ others).
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,13 +25,23 @@ SETTLE_SECONDS = 0.3
 """A file that does not parse and changed less than this ago may be half-saved by an editor (ARCHITECTURE 1)."""
 
 
+BROKEN_FIX = "Mend the file, or move it away; nothing is written to it meanwhile."
+
+
 class BrokenFile(UserError):
     """A state file that does not parse: it is never overwritten, a person must mend or delete it."""
 
     def __init__(self, path: Path, line: int, what: str) -> None:
         where = f"{path}:{line}" if line else str(path)
-        super().__init__(f"{where}: {what}", "Mend the file, or move it away; nothing is written to it meanwhile.")
+        super().__init__(f"{where}: {what}", BROKEN_FIX)
         self.path = path
+
+
+def why_unreadable(error: Exception) -> str:
+    """What kept a state file from being read, as a sentence for people."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{os.fspath(error.filename)}: cannot be read ({error.strerror}). Look at its owner and its mode."
+    return f"{error.problem}. {error.fix}" if isinstance(error, BrokenFile) else str(error)
 
 
 def fsync_directory(path: Path) -> None:
@@ -106,15 +118,32 @@ def parse_object(path: Path, data: bytes) -> dict[str, Any]:
         raise BrokenFile(path, error.lineno, f"not valid JSON ({error.msg})") from None
     except RecursionError:
         raise BrokenFile(path, 0, "nested too deeply") from None
+    except ValueError as error:  # a number of thousands of digits
+        raise BrokenFile(path, 0, f"not valid JSON ({error})") from None
     if not isinstance(value, dict):
         raise BrokenFile(path, 1, "expected a JSON object {…}")
     return value
 
 
-def read_json(path: Path) -> dict[str, Any] | None:
-    """The JSON object in a file of the host's, None where there is no file; raises BrokenFile."""
+def read_bytes(path: Path) -> bytes:
+    """The content of a file of the host's, also behind a link; raises BrokenFile for what is no file, OSError."""
     try:
-        data = path.read_bytes()
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # a socket
+            raise BrokenFile(path, 0, "not a regular file") from None
+        raise
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise BrokenFile(path, 0, "not a regular file")
+    with os.fdopen(fd, "rb") as file:
+        return file.read()
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The JSON object in a file of the host's, None where there is no file; raises BrokenFile, OSError."""
+    try:
+        data = read_bytes(path)
     except FileNotFoundError:
         return None
     return parse_object(path, data)

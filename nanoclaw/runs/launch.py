@@ -177,9 +177,9 @@ class Start:
         return f"env -C {shlex.quote(str(self.cwd))} {command.shell_line([*variables, *self.argv])}"
 
 
-def new_claim(n: int, batch: Batch, after: Position) -> Claim:
+def new_claim(n: int, batch: Batch, after: Position, note: str | None = None) -> Claim:
     """The claim of a batch as the ``n``-th prompt of a run, behind ``after`` in the transcript."""
-    return Claim(n, str(uuid.uuid4()), after, batch.place, quote=batch.wakers[-1], wakers=len(batch.wakers))
+    return Claim(n, str(uuid.uuid4()), after, batch.place, quote=batch.wakers[-1], wakers=len(batch.wakers), note=note)
 
 
 def errand_claim(at: Position) -> Claim:

@@ -52,11 +52,9 @@ class ProcessRuntime:
         return container_id
 
     def look(self, run_directory: Path, name: str, container_id: str | None) -> Look:
+        container_id = container_id or self.identify(run_directory)
         if container_id is None:
-            try:
-                container_id = (run_directory / "pid").read_text()
-            except FileNotFoundError:
-                return Look("absent")
+            return Look("absent")
         if self._lives(container_id):
             return Look("running")
         code = child.returncode if (child := self._children.get(container_id)) else None
@@ -72,6 +70,12 @@ class ProcessRuntime:
                 if not self._lives(container_id):
                     return
                 gone.wait(0.05)
+
+    def identify(self, run_directory: Path) -> str | None:
+        try:
+            return (run_directory / "pid").read_text()
+        except FileNotFoundError:
+            return None
 
     def kill(self, name: str, container_id: str | None) -> None:
         if container_id is not None:

@@ -37,6 +37,7 @@ class Claim:
     broken: bool = False
     quote: str | None = None
     wakers: int = 0
+    note: str | None = None
 
 
 @dataclass
@@ -183,9 +184,8 @@ class Records:
             value = read_json(path) if int(path.stem) not in known else None
             if value is not None:
                 after, place = Position(**value["after"]), Position(**value["place"])
-                yield Claim(
-                    value["n"], value["uuid"], after, place, quote=value.get("quote"), wakers=value.get("wakers", 0)
-                )
+                more = {key: value[key] for key in ("quote", "wakers", "note") if key in value}
+                yield Claim(value["n"], value["uuid"], after, place, **more)
 
     def write_prompt(self, directory: Path, claim: Claim, text: str, durable: bool) -> None:
         """in/NNNNNN.json: the claim of a prompt, readable in the container. Not ``durable``: in a draft whose
@@ -199,6 +199,7 @@ class Records:
             "place": asdict(claim.place),
             "quote": claim.quote,
             "wakers": claim.wakers,
+            "note": claim.note,
             "text": text,
         }
         path = directory / f"{claim.n:06d}.json"

@@ -62,6 +62,9 @@ class Runtime(Protocol):
     def stop(self, name: str, container_id: str | None, grace: float) -> None:
         """SIGTERM, after ``grace`` s SIGKILL; returns when it is gone or the engine does not answer."""
 
+    def identify(self, run_directory: Path) -> str | None:
+        """The id of a run's container, where the record of the run does not have it; None where its name will do."""
+
     def kill(self, name: str, container_id: str | None) -> None:
         """SIGKILL at once; ``look`` says whether it is gone."""
 
@@ -131,6 +134,9 @@ class CommandRuntime:
         done = processes.run([self.cli, "stop", "-t", str(round(grace)), name], grace + COMMAND_SECONDS)
         if done.code != 0:
             self.kill(name, container_id)
+
+    def identify(self, run_directory: Path) -> str | None:
+        return None
 
     def kill(self, name: str, container_id: str | None) -> None:
         processes.run([self.cli, "kill", name], COMMAND_SECONDS)

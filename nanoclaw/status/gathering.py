@@ -10,6 +10,7 @@ program falls back to; whether a run's container is really there only the engine
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -24,7 +25,7 @@ from nanoclaw.config.settings import load_config
 from nanoclaw.config.strict import FileProblems
 from nanoclaw.errors import UserError
 from nanoclaw.files import untrusted
-from nanoclaw.files.atomic import BrokenFile, read_json
+from nanoclaw.files.atomic import BrokenFile, read_bytes, read_json, why_unreadable
 from nanoclaw.files.locks import is_locked
 from nanoclaw.models import Config, Group
 from nanoclaw.paths import Home
@@ -33,6 +34,8 @@ from nanoclaw.status.backlog import Backlog
 from nanoclaw.stores.groups import load_all
 
 T = TypeVar("T")
+DISK_FLOOR = 50_000_000
+"""Bytes: that of conditions.py, which a command does not load for this alone (it costs 0.1 s)."""
 _JUDGED = b'\n "status": "judged"'
 """Of the record itself: what lies deeper is indented deeper, and a string holds no line break."""
 
@@ -79,7 +82,7 @@ class GroupStatus:
 class Status:
     """``time``: of the look, Unix time in s. ``host``: host.json (``pid``, ``mode``, ``started``), None where none
     lives. ``channels``: channels.json. ``held``: held.json, None where nothing holds back all runs. ``problems``: what
-    is wrong with files, one line each."""
+    is wrong with files, one line each. ``disk_full``: there is no room for a run, and perhaps none to note it."""
 
     time: float
     host: dict[str, Any] | None
@@ -87,6 +90,7 @@ class Status:
     held: dict[str, Any] | None
     groups: list[GroupStatus] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    disk_full: bool = False
 
 
 def gather(home: Home, now: float | None = None) -> Status:
@@ -105,13 +109,19 @@ def gather(home: Home, now: float | None = None) -> Status:
     found = [looks.group(group) for group in groups]
     found += [looks.stranger(folder) for folder in sorted(busy - standing.keys())]
     shown = {name: state for name, state in channels.items() if isinstance(state, dict)} if lives else {}
-    return Status(now, host if lives else None, shown, held or None, found, problems)
+    return Status(now, host if lives else None, shown, held or None, found, problems, _is_full(home.state))
 
 
 def host_lives(home: Home) -> bool:
     """Does a process hold the home's lock?"""
     with suppress(OSError):
         return is_locked(home.state)
+    return False
+
+
+def _is_full(state: Path) -> bool:
+    with suppress(OSError):
+        return shutil.disk_usage(state).free < DISK_FLOOR
     return False
 
 
@@ -143,14 +153,14 @@ class _Looks:
         try:
             cursor, waiting = self._backlog.of(group)
         except (UserError, OSError) as error:
-            return GroupStatus(**status, problem=str(error))
+            return GroupStatus(**status, problem=why_unreadable(error))
         if waiting:
             with suppress(ValueError):
                 status["since"] = datetime.fromisoformat(waiting[0].received).timestamp()
             if retry := cursor.retry:
                 kept = retry.kept_through is not None and waiting[-1].seq <= retry.kept_through
                 status |= {"kept": kept, "retry_at": None if retry.kept_through is not None else retry.not_before}
-        return GroupStatus(**status, waiting=len(waiting), said=cursor.said)
+        return GroupStatus(**status, waiting=len(waiting), said=cursor.said[-1] if cursor.said else None)
 
     def stranger(self, folder: str) -> GroupStatus:
         """What is left of a group that is registered no more."""
@@ -161,7 +171,7 @@ class _Looks:
         try:
             return read_json(self._home.state / name) or {}
         except (BrokenFile, OSError) as error:
-            self._problems.append(str(error))
+            self._problems.append(why_unreadable(error))
             return {}
 
     def _shared(self, folder: str) -> dict[str, Any]:
@@ -176,21 +186,21 @@ class _Looks:
                 try:
                     found[str((read_json(directory / name) or {}).get("folder", ""))] += 1
                 except (BrokenFile, OSError) as error:
-                    self._problems.append(str(error))
+                    self._problems.append(why_unreadable(error))
         return found
 
     def _living(self) -> Iterator[tuple[str, RunStatus]]:
         """The runs that are not judged, with their group; of several the newest last."""
         for run_id in sorted(name for name in _names(self._home.runs) if not name.startswith(".")):
             try:
-                if _JUDGED not in (self._records.path(run_id) / "run.json").read_bytes():
+                if _JUDGED not in read_bytes(self._records.path(run_id) / "run.json"):
                     run = self._records.load(run_id)
                     if run.status != "judged":
                         yield run.folder, self._run(run)
             except FileNotFoundError:
                 continue  # being removed
             except (UserError, OSError, LookupError, TypeError, ValueError) as error:
-                self._problems.append(f"runs/{run_id}: {error}")
+                self._problems.append(f"runs/{run_id}: {why_unreadable(error)}")
 
     def _run(self, run: Run) -> RunStatus:
         directory = self._records.path(run.id)

@@ -19,7 +19,7 @@ def text(status: Status, zone: str, folder: str | None = None) -> str:
     groups = [one for one in status.groups if (one.folder == folder if folder else not one.is_quiet)]
     lines += [f"{one.folder}: {words(one, status.time, zone)}" for one in groups]
     if not groups:
-        lines.append(f"All is quiet: {len(status.groups)} groups, nothing runs, nothing waits.")
+        lines.append(f"All is quiet: {_count(len(status.groups), 'group')}, nothing runs, nothing waits.")
     lines += status.problems if folder is None else ()
     if len(lines) > CHAT_LINES:
         lines[CHAT_LINES - 1 :] = [f"… and {len(lines) - CHAT_LINES + 1} more: python3 nanoclaw.py status"]
@@ -39,6 +39,8 @@ def head(status: Status, zone: str, details: bool = True) -> list[str]:
         since = _at(_unix(held.get("since")), status.time, zone)
         cause = str(held.get("cause", "?")).replace("_", " ")
         lines.append(f"Nothing has started since {since}{until}: {cause}{detail}.")
+    if status.disk_full and (status.held or {}).get("cause") != "disk":
+        lines.append("The disk is full: nothing starts, and nothing new can be kept, until there is room.")
     for name, state in status.channels.items() if details else ():
         if state.get("state") != "connected":
             lines.append(f"Channel {name}: {state.get('state', '?')}. {state.get('detail', '')}".rstrip())
@@ -49,11 +51,13 @@ def words(group: GroupStatus, now: float, zone: str) -> str:
     """What a group does, in a line."""
     parts = [group.problem] if group.problem else []
     if run := group.run:
-        parts.append(f"{run.state} for {span(run.age)}")
+        silent = run.age if run.heartbeat_age is None else run.heartbeat_age
+        if run.state in ("working", "idle") and silent > SILENT_SECONDS:
+            parts.append(f"no sign of life for {span(silent)}")
+        else:
+            parts.append(f"{run.state} for {span(run.age)}")
         if run.output_age is not None:
             parts.append(f"last output {span(run.output_age)} ago")
-        if run.heartbeat_age is not None and run.heartbeat_age > SILENT_SECONDS:
-            parts.append(f"no sign of life for {span(run.heartbeat_age)}")
     if group.waiting:
         since = f" since {_at(group.since, now, zone)}" if group.since else ""
         parts.append(f"{group.waiting} waiting{since}{' (kept: the next message tries again)' if group.kept else ''}")
@@ -61,9 +65,14 @@ def words(group: GroupStatus, now: float, zone: str) -> str:
         parts.append(f"tried again at {_at(group.retry_at, now, zone)}")
     if group.said and group.waiting:
         parts.append(f"held back: {group.said}".replace("_", " "))
-    counts = ((group.replies, "on the way out"), (group.failed, "not delivered"), (group.errands, "errands"))
+    counts = ((group.replies, "on the way out"), (group.failed, "not delivered"))
     parts += [f"{count} {what}" for count, what in counts if count]
+    parts += [_count(group.errands, "errand")] if group.errands else []
     return ", ".join(parts) or "quiet"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def span(seconds: float) -> str:

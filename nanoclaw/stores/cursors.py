@@ -31,8 +31,8 @@ class Retry:
 @dataclass(frozen=True)
 class Cursor:
     """``jid``: the chat whose seqs these are. ``place`` is where ``handed`` ends in the transcript (a hint).
-    ``judged``: the last run whose end was counted here. ``said``: the cause that the chat was told of and that
-    still holds. ``note``: what the next prompt must mention. ``reset``: a person moved it while this run
+    ``judged``: the last run whose end was counted here. ``said``: the causes that the chat was told of since all was
+    well last. ``note``: what the next prompt must mention. ``reset``: a person moved it while this run
     had so many claims, which do not raise it any more. ``skipped``: lines behind ``handed`` up to
     ``skipped_place`` that woke nobody and are beyond the context that a prompt shows. ``cancelled``: the last ranges of
     seqs that a person's stop took from the agent."""
@@ -43,7 +43,7 @@ class Cursor:
     finished: tuple[tuple[int, int], ...] = ()
     retry: Retry | None = None
     judged: str | None = None
-    said: str | None = None
+    said: tuple[str, ...] = ()
     note: str | None = None
     reset: tuple[str, int] | None = None
     skipped: int = 0
@@ -124,7 +124,9 @@ def _from_json(file: JsonFile, value: dict[str, Any]) -> Cursor:
         place = _position(value.get("place")) or Position()
         if type(handed) is not int or type(done) is not int or handed < 0:
             raise TypeError
-        found: dict[str, Any] = {key: value.get(key) for key in ("jid", "judged", "said", "note")}
+        found: dict[str, Any] = {key: value.get(key) for key in ("jid", "judged", "note")}
+        said = value.get("said", ())
+        found["said"] = (said,) if isinstance(said, str) else tuple(str(cause) for cause in said)
         for key in ("finished", "cancelled"):
             found[key] = tuple((int(first), int(through)) for first, through in value.get(key, ()))
         if retry := value.get("retry"):

@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 from datetime import datetime
 
-from nanoclaw.files.atomic import BrokenFile, read_json, write_json
+from nanoclaw.files.atomic import BrokenFile, read_json, why_unreadable, write_json
 from nanoclaw.models import Held
 from nanoclaw.moments import utc
 from nanoclaw.paths import Home
@@ -26,7 +26,8 @@ class HeldFile:
             self._path.unlink(missing_ok=True)
             return
         until = None if held.until is None else utc(held.until)
-        write_json(self._path, {"cause": held.cause, "detail": held.detail, "since": utc(held.since), "until": until})
+        value = {"cause": held.cause, "detail": held.detail, "since": utc(held.since), "until": until}
+        write_json(self._path, {**value, "account": held.account})
 
     def read(self) -> Held | None:
         """What an earlier host left; None where that is nothing, or nothing that can be read."""
@@ -36,7 +37,7 @@ class HeldFile:
                 return None
             until = None if value["until"] is None else datetime.fromisoformat(value["until"]).timestamp()
             since = datetime.fromisoformat(value["since"]).timestamp()
-            return Held(str(value["cause"]), str(value["detail"]), since, until)
-        except (BrokenFile, LookupError, TypeError, ValueError) as error:
-            log.warning("held.json not used: %s", error)
+            return Held(str(value["cause"]), str(value["detail"]), since, until, str(value.get("account", "")))
+        except (BrokenFile, OSError, LookupError, TypeError, ValueError, OverflowError) as error:
+            log.warning("held.json not used: %s", why_unreadable(error))
             return None

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from nanoclaw.errors import UserError
-from nanoclaw.files.atomic import BrokenFile, fsync_directory, read_json, write_json
+from nanoclaw.files.atomic import BrokenFile, fsync_directory, read_json, why_unreadable, write_json
 from nanoclaw.files.locks import Locks
 from nanoclaw.paths import Home, chat_directory_name
 
@@ -30,7 +30,8 @@ class Reply:
     the part behind the first ``sent`` ones, and no answer is known; ``failed``: given up, with the ``reason``.
     ``tries``: so many times that part was refused, last for ``reason``. ``run`` is None for what the host or a script
     says. ``quote``: the id of the message that it answers. ``file``: the name of a file that goes along; its content
-    lies in ``state/outbox/files/<id>``. ``platform_id``: what the platform calls the last part that it took."""
+    lies in ``state/outbox/files/<id>``. ``platform_id``: what the platform calls the last part that it took.
+    ``rounds``: so many times a person let it wait again after it was given up."""
 
     id: str
     jid: str
@@ -46,6 +47,7 @@ class Reply:
     file: str | None = None
     tries: int = 0
     platform_id: str | None = None
+    rounds: int = 0
 
 
 class Dropped(Exception):
@@ -78,8 +80,8 @@ class Outbox:
             self._order = max((reply.order for reply in [*self._replies.values(), *kept]), default=0)
 
     def _set_aside(self, path: Path, error: Exception) -> None:
-        log.error("Reply not delivered: %s", error)
-        if isinstance(error, BrokenFile) and not (self._failed / path.name).exists():
+        log.error("Reply not delivered: %s", why_unreadable(error))
+        if isinstance(error, BrokenFile) and path.is_file() and not (self._failed / path.name).exists():
             self._move(path.name, self._directory, self._failed)
             log.error("Set aside in outbox/failed, `outbox list` shows it: %s", path.name)
 
@@ -167,7 +169,7 @@ class Outbox:
                 return
             found = self.find(reply_id)
             sent = 0 if from_start else found.sent
-            again = replace(found, state="ready", reason=None, tries=0, sent=sent)
+            again = replace(found, state="ready", reason=None, tries=0, sent=sent, rounds=found.rounds + 1)
             write_json(self._failed / f"{reply_id}.json", asdict(again))
             self._move(f"{reply_id}.json", self._failed, self._directory)
             self._replies[reply_id] = again
@@ -230,7 +232,7 @@ def _from_json(path: Path, value: dict[str, Any]) -> Reply:
             chat_directory_name(reply.jid)
     except (TypeError, UserError):
         right = False
-    if not right or reply.state not in STATES or reply.sent < 0:
+    if not right or reply.state not in STATES or reply.sent < 0 or reply.rounds < 0:
         raise BrokenFile(path, 0, "not a reply of the outbox")
     if path.name != f"{reply.id}.json":
         raise BrokenFile(path, 0, f"renamed, it is the reply {reply.id}")

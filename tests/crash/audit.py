@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 from nanoclaw.router import visible
+from tests.crash.outgoing import sent_again, untold, unwritten
 from tests.crash.scene import GROUPS, MARKER, TELEGRAM, Scene
 from tests.crash.traces import UNDER_WAY, Traces
 
@@ -148,8 +149,9 @@ def _delivered(report: Report, traces: Traces, folder: str) -> None:
     report.lost += [
         f"{text!r} was sent to {folder} and is not in its transcript" for text in sent if not (said + kept)[text]
     ]
-    if again := sum((sent - said).values()):
-        report.repeated["sent to Telegram again"] += again
+    wrong, explained = sent_again(traces)
+    report.duplicated += wrong
+    report.repeated["sent to Telegram again"] += explained
 
 
 def _in_order(report: Report, traces: Traces, folder: str) -> None:
@@ -210,7 +212,7 @@ def _first_errand(traces: Traces, run: dict[str, Any]) -> str:
 
 
 def _settled(report: Report, traces: Traces) -> None:
-    """Nothing is on its way any more, and nothing is said twice in the journal."""
+    """Nothing is on its way any more, and who must know of what became of things was told."""
     home, house = traces.home, traces.scene.house
     patterns = (*UNDER_WAY, "outbox/failed/*", "runs/.new-*")
     known = {f"{reply['id']}.json" for reply in traces.given_up(TELEGRAM)}
@@ -221,9 +223,8 @@ def _settled(report: Report, traces: Traces) -> None:
         if run["status"] != "judged":
             report.other.append(f"{run['id']} is {run['status']}, not judged")
     report.other += [f"container left: {name}" for name in house.containers()]
-    for event, key in (("received", "message"), ("delivered", "reply")):
-        seen = Counter(line[key] for line in house.journal(event))
-        report.duplicated += [f"journal: {event} {name} {n} times" for name, n in seen.items() if n > 1]
+    report.lost += [*untold(traces), *unwritten(traces)]
+    report.counts["held"] = sum(line["policy"] == "hold" for line in house.journal("uncertain"))
     report.counts["stops"] = len(house.journal("stopped"))
     if bugs := re.findall(r".*(?:Traceback|by a bug)(?:.*\n){0,25}", house.log()):
         report.other.append(f"a bug in the log: {bugs[0]}")

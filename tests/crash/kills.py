@@ -1,9 +1,11 @@
 """The kills: which, in which order, and how each is done. Every one begins with the start of a host and ends
 without one.
 
-A host is killed by itself at a step (``fault``), by SIGKILL or SIGTERM at a random instant (``kill``, ``term``), or
-it sees one of its containers killed first (``container``), or the engine (``engine``: dockerd, by kill -9, which is
-started again by the command line that it had).
+A host is killed by itself at a step (``fault``), by SIGKILL or SIGTERM at a random instant (``kill``, ``term``) or
+when Telegram has taken a message and the host cannot know it (``telegram``). It sees one of its containers killed first
+(``container``), or the engine (``engine``: dockerd, by kill -9, which is started again by the command line that it
+had), or one is killed when it is gone itself (``orphan``). ``hold`` kills nothing: from there on that is the policy for
+what Telegram may have taken.
 """
 
 from __future__ import annotations
@@ -19,12 +21,12 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import nanoclaw
 from nanoclaw.faults import STEPS
-from tests.crash.scene import Scene
+from tests.crash.scene import TELEGRAM, Scene
 from tests.support.waiting import wait_for
 
 TO_A_STEP = 12.0
@@ -35,6 +37,7 @@ ONCE = ("errand-claimed", "reply-failing", "reply-failed", "stop-asked", "stop-c
 OF_A_RUN = ("claim-drafted", "claimed", "container-started", "run-started", "run-ended", "container-removed", "settled")
 OF_A_RUN += ("told", "judged")
 TRIES = 3
+AT_LEAST_ONCE = ("container", "orphan", "telegram")
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,9 @@ class Tally:
     strange: list[str] = field(default_factory=list)
 
     def unreached(self) -> list[str]:
-        return [step for step in wanted_steps() if not self.reached[step]]
+        """Steps and ways of killing that did not come about."""
+        steps = [step for step in wanted_steps() if not self.reached[step]]
+        return steps + [how for how in AT_LEAST_ONCE if not self.kills[how]]
 
 
 def placed_steps() -> set[str]:
@@ -72,15 +77,20 @@ def wanted_steps() -> list[str]:
 
 
 def schedule(kills: int, rng: random.Random, engine: bool = False) -> list[Kill]:
-    """About ``kills`` of them, shuffled: each step in turn, as often as three quarters of them reach, with an
-    occurrence that grows from round to round; the others at random instants. At least one of everything."""
-    steps, hows = wanted_steps(), ["kill"] * 6 + ["term"] * 2 + ["container"] * 2 + (["engine"] if engine else [])
+    """About ``kills`` of them, shuffled in two halves, the second under ``hold``: each step in turn, as often as three
+    quarters of them reach, with an occurrence that grows from round to round; the others at random instants. At least
+    one of everything."""
+    steps, hows = wanted_steps(), ["kill"] * 6 + ["term"] * 2 + list(AT_LEAST_ONCE) + (["engine"] if engine else [])
     rounds = max(1, round(kills * 0.75 / len(steps)))
-    made = [Kill("fault", step, 1 if step in ONCE else n % 4 + 1) for n in range(rounds) for step in steps]
-    made += [Kill(how) for how in dict.fromkeys(hows)]
-    made += [Kill(rng.choice(hows)) for _ in range(kills - len(made))]
-    rng.shuffle(made)
-    return made
+    halves: tuple[list[Kill], list[Kill]] = ([], [Kill("telegram")])
+    for n in range(rounds):
+        halves[n % 2].extend(Kill("fault", step, 1 if step in ONCE else n // 2 % 4 + 1) for step in steps)
+    halves[0].extend(Kill(how) for how in dict.fromkeys(hows))
+    for n in range(kills - sum(map(len, halves))):
+        halves[n % 2].append(Kill(rng.choice(hows)))
+    for half in halves:
+        rng.shuffle(half)
+    return [*halves[0], Kill("hold"), *halves[1]]
 
 
 def carry_out(scene: Scene, kills: Sequence[Kill], say: Callable[[str], None] = lambda text: None) -> Tally:
@@ -88,18 +98,28 @@ def carry_out(scene: Scene, kills: Sequence[Kill], say: Callable[[str], None] = 
     tally, left, began = Tally(), list(kills), time.monotonic()
     while left:
         kill = left.pop(0)
-        if kill.how == "fault":
-            if not (_provoke(scene, kill) and _at_a_step(scene, kill, tally)) and kill.tries < TRIES:
-                left.append(Kill("fault", kill.step, 1, kill.tries + 1))
-        else:
-            _at_an_instant(scene, kill, tally)
+        if kill.how == "hold":
+            scene.configure("hold")
+        elif not _done(scene, kill, tally) and kill.tries < TRIES:
+            left.append(replace(kill, occurrence=1, tries=kill.tries + 1))
         scene.note_cancelled()
         say(f"{time.monotonic() - began:4.0f} s, {len(left)} left: {kill.how} {kill.step}")
     return tally
 
 
+def _done(scene: Scene, kill: Kill, tally: Tally) -> bool:
+    """Carry out one; False: it missed."""
+    if kill.how == "fault":
+        return _provoke(scene, kill) and _at_a_step(scene, kill, tally)
+    if kill.how == "telegram":
+        scene.say(TELEGRAM, "say")
+        return _at_a_step(scene, kill, tally)
+    return _at_an_instant(scene, kill, tally)
+
+
 def _at_a_step(scene: Scene, kill: Kill, tally: Tally) -> bool:
-    host = scene.host(f"{kill.step}:{kill.occurrence}")
+    host = scene.host(f"{kill.step}:{kill.occurrence}" if kill.step else "")
+    scene.victim = host if kill.how == "telegram" else None
     try:
         code = host.wait(TO_A_STEP)
     except subprocess.TimeoutExpired:
@@ -107,12 +127,12 @@ def _at_a_step(scene: Scene, kill: Kill, tally: Tally) -> bool:
         tally.kills["kill"] += 1
         return False
     finally:
-        scene.house.host = None
+        scene.house.host = scene.victim = None
     if code == -signal.SIGKILL:
-        tally.reached[kill.step] += 1
-        tally.kills["fault"] += 1
+        tally.reached.update([kill.step] if kill.step else [])
+        tally.kills[kill.how] += 1
     else:
-        tally.strange.append(f"the host ended by itself with exit code {code} (fault {kill.step})")
+        tally.strange.append(f"the host ended by itself with exit code {code} ({kill.how} {kill.step})")
     return code == -signal.SIGKILL
 
 
@@ -134,13 +154,17 @@ def _provoke(scene: Scene, kill: Kill) -> bool:
     return True
 
 
-def _at_an_instant(scene: Scene, kill: Kill, tally: Tally) -> None:
-    rng = scene.rng
+def _at_an_instant(scene: Scene, kill: Kill, tally: Tally) -> bool:
+    rng, before = scene.rng, tally.kills[kill.how]
     if kill.how in ("kill", "term") and rng.random() < 0.2 and "stopped" in placed_steps():
         scene.stop(in_the_chat=rng.random() < 0.5)
+    if kill.how == "orphan":
+        scene.another_run("main")
     host = scene.host()
     _pass(rng.uniform(0.02, 1.5))
-    if kill.how == "container":
+    if kill.how == "orphan":
+        _pass(1.0)
+    elif kill.how == "container":
         _pass(1.0)
         if _kill_a_container(scene, rng):
             tally.kills["container"] += 1
@@ -156,6 +180,9 @@ def _at_an_instant(scene: Scene, kill: Kill, tally: Tally) -> None:
     tally.kills["term" if kill.how == "term" else "kill"] += 1
     if code not in (0, -number):
         tally.strange.append(f"the host ended with exit code {code} after {number.name}")
+    if kill.how == "orphan" and _kill_a_container(scene, rng):
+        tally.kills["orphan"] += 1
+    return tally.kills[kill.how] > before
 
 
 def _end(host: subprocess.Popen[bytes], number: signal.Signals) -> int:

@@ -1,4 +1,4 @@
-"""Hosts with a bug: two writes in the wrong order, or a check left out. The crash test must find each.
+"""Hosts with a bug: two writes in the wrong order, a check left out, a word not said. The crash test must find each.
 
 A planted host is started as ``python -c PROGRAM run`` with ``PROGRAM`` from ``program``: it changes the product in
 its own process only.
@@ -13,10 +13,14 @@ from typing import Any
 
 from nanoclaw import router
 from nanoclaw.channels import local
+from nanoclaw.channels.telegram_send import Sender
 from nanoclaw.cli import main
 from nanoclaw.delivery import Delivery
 from nanoclaw.faults import reach
 from nanoclaw.handover import Handover
+from nanoclaw.notices import Notices
+from nanoclaw.stores.journal import Journal
+from nanoclaw.stores.outbox import Outbox
 
 
 def cursor_first() -> None:
@@ -41,7 +45,7 @@ def unlink_first() -> None:
     send = Delivery._send
 
     def planted(self: Any, reply: Any, now: float) -> bool:
-        self._outbox._path(reply).unlink(missing_ok=True)
+        self.outbox._path(reply).unlink(missing_ok=True)
         return send(self, reply, now)
 
     Delivery._send = planted  # type: ignore[method-assign]
@@ -52,12 +56,45 @@ def keys_forgotten() -> None:
     local._tail_keys = lambda fd: set()
 
 
+def send_first() -> None:
+    """``sending`` is written when the platform was asked, not before: a crash in between sends it again, unseen."""
+    mark, taken = Outbox.mark_sending, Outbox.taken
+
+    def planted(self: Any, reply: Any, platform_id: str | None) -> Any:
+        mark(self, reply)
+        return taken(self, reply, platform_id)
+
+    Outbox.mark_sending = lambda self, reply: replace(reply, state="sending")  # type: ignore[method-assign]
+    Outbox.taken = planted  # type: ignore[method-assign]
+
+
+def telegram_twice() -> None:
+    """Each message goes to Telegram twice, without any crash."""
+    post = Sender._post
+
+    def planted(self: Any, *arguments: Any) -> Any:
+        post(self, *arguments)
+        return post(self, *arguments)
+
+    Sender._post = planted  # type: ignore[method-assign]
+
+
+def notes_lost() -> None:
+    """Nobody hears of a reply that was given up: not the owner, not its agent, not the journal's reader."""
+    event = Journal.event
+    Notices.gave_up = lambda self, reply, reason: None  # type: ignore[method-assign]
+    Journal.event = lambda self, kind, **known: kind == "failed" or event(self, kind, **known)  # type: ignore
+
+
 PLANTS: dict[str, tuple[Callable[[], None], str]] = {
     "cursor-first": (cursor_first, "cursor-moved"),
     "unlink-first": (unlink_first, "sent"),
     "keys-forgotten": (keys_forgotten, "sent"),
+    "send-first": (send_first, "telegram"),
+    "telegram-twice": (telegram_twice, "telegram"),
+    "notes-lost": (notes_lost, "reply-failed"),
 }
-"""Each with the step at which a crash shows it."""
+"""Each with the step, or the way of killing (``kills``), that shows it."""
 
 
 def program(name: str) -> Sequence[str]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from tests.crash.audit import Report, audit
 from tests.crash.kills import Kill, Tally, carry_out, schedule
 from tests.crash.plants import PLANTS, program
-from tests.crash.scene import GROUPS, Scene
+from tests.crash.scene import GROUPS, TELEGRAM, Scene
 from tests.crash.traces import UNDER_WAY
 from tests.support.home import CLI
 from tests.support.waiting import wait_for
@@ -64,11 +64,15 @@ def crash(
 
 def plant_kills(plant: str, times: int = 3) -> list[Kill]:
     """The kills that show a plant."""
-    return [Kill("fault", PLANTS[plant][1], number) for number in (1, 2, 1, 3, 2)[:times]]
+    step = PLANTS[plant][1]
+    if step == "telegram":
+        return [Kill("telegram")] * min(times, 2)
+    return [Kill("fault", step, number) for number in (1, 2, 1, 3, 2)[:times]]
 
 
 def settle(scene: Scene) -> None:
-    """Return when the host has worked off everything; AssertionError that says what is left."""
+    """Return when the host has worked off everything; AssertionError that says what is left. A note of a failure waits
+    for the agent's next prompt: somebody writes again."""
     seen: list[object] = [None, time.monotonic()]
 
     def quiet() -> bool:
@@ -76,6 +80,8 @@ def settle(scene: Scene) -> None:
         if now != seen[0]:
             seen[:] = [now, time.monotonic()]
         threading.Event().wait(0.2)
+        if scene.house.cursor(TELEGRAM).get("note") and not _on_its_way(scene):
+            scene.say(TELEGRAM, "say")
         return not _on_its_way(scene) and time.monotonic() - float(str(seen[1])) >= QUIET
 
     try:

@@ -48,6 +48,7 @@ class Scene:
         self.errands = 0
         self.cancelled: set[int] = set()
         self._named: set[str] = set()
+        self.victim: subprocess.Popen[bytes] | None = None
         self._answers = count(1)
         self._names = count(1)
         self._program = program
@@ -56,19 +57,25 @@ class Scene:
         self.model = ScriptedModel(self._rule).__enter__()
         self.telegram = TelegramServer()
         self.telegram._server.handle_error = lambda *_: None  # type: ignore[method-assign]  # a killed client is no news
+        self._telegram_answers = self.telegram.answer
+        self.telegram.answer = self._answer_or_kill  # type: ignore[method-assign]
         self.house = HomeUnderTest(root, self.model, engine)
         self._furnish()
         self._feeder = threading.Thread(target=self._feed, name="feeder", daemon=True)
 
     def _furnish(self) -> None:
         home = self.house.home
-        container = f'idle_timeout = 0.5\n[channels.telegram]\napi_url = "{self.telegram.url}"'
-        self.house.configure(container, max_concurrent_containers=3, progress_after=0)
+        self.configure("resend")
         token = f"TELEGRAM_BOT_TOKEN={self.telegram.token}"
         put(home.env_file, f"ANTHROPIC_API_KEY={KEY}\nANTHROPIC_BASE_URL={self.model.url}\n{token}\n", 0o600)
         for folder, jid in GROUPS.items():
             main = "is_main = true\n" if folder == "main" else ""
             put(home.group_file(folder), f'jid = "{jid}"\nname = "{folder}"\nrequires_trigger = false\n{main}')
+
+    def configure(self, on_uncertain: str) -> None:
+        container = f'idle_timeout = 0.5\n[channels.telegram]\napi_url = "{self.telegram.url}"'
+        keys = {"max_concurrent_containers": 3, "progress_after": 0, "on_uncertain": on_uncertain}
+        self.house.configure(container, **keys)
 
     def close(self) -> None:
         self.still()
@@ -88,6 +95,15 @@ class Scene:
                 command, env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=file
             )
         return self.house.host
+
+    def _answer_or_kill(self, method: str, parameters: dict[str, Any]) -> Any:
+        """``victim`` is a host that is killed when Telegram has taken a message, and before it can know."""
+        result = self._telegram_answers(method, parameters)
+        if method == "sendMessage" and (victim := self.victim) is not None:
+            self.victim = None
+            victim.kill()
+            raise ConnectionAbortedError
+        return result
 
     # -- the people ------------------------------------------------------------------------------------------------
 

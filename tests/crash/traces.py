@@ -22,11 +22,13 @@ UNDER_WAY = ("inbox/*/[!.]*", "ipc/*/messages/*", "ipc/*/tasks/*", "outbox/*.jso
 
 @dataclass
 class Prompt:
-    """A claim with what it covers. ``answer``: the text of the accepted result that finished it, None without one."""
+    """A claim with what it covers. ``text``: what the agent reads. ``answer``: the text of the accepted result that
+    finished it, None without one."""
 
     run: dict[str, Any]
     claim: dict[str, Any]
     markers: list[str]
+    text: str
     answer: str | None
 
     @property
@@ -84,7 +86,7 @@ class Traces:
             taken = [event["text"] for event in named if event["n"] <= run["accepted_through"]]
             answer = taken[-1] if taken and claim["state"] == "finished" else None
             markers = MARKER.findall(" ".join(message_texts(text)))  # not those of a note about a failed answer
-            yield Prompt(run, claim, markers, answer)
+            yield Prompt(run, claim, markers, text, answer)
 
     def _transcript(self, jid: str) -> list[dict[str, Any]]:
         return [line for path in sorted(self.home.chat(jid).glob("*.jsonl")) for line in lines(path)]
