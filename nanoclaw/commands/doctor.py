@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 
 from nanoclaw.commands.output import Result
-from nanoclaw.doctor import channels, machine
+from nanoclaw.doctor import channels, held, machine
 from nanoclaw.doctor import home as home_checks
 from nanoclaw.doctor.findings import Finding, Situation, look_at
 from nanoclaw.paths import Home
@@ -24,6 +24,8 @@ CHECKS: dict[str, Check] = {
     "groups": home_checks.check_groups_registered,
     "mounts": home_checks.check_mounts_allowed,
     "host": home_checks.check_host,
+    "held": lambda situation: [held.check_held(situation)],
+    "cursor": held.check_cursors,
     "channels": channels.check_channels,
     "undelivered": channels.check_undelivered,
     "requests": channels.check_requests,

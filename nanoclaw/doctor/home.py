@@ -14,7 +14,6 @@ from shlex import quote
 
 from nanoclaw.config.mounts import check_mounts
 from nanoclaw.doctor.findings import Finding, Situation, record
-from nanoclaw.doctor.held import check_cursors, check_held
 from nanoclaw.files.home_lock import HomeLock
 
 
@@ -105,17 +104,12 @@ def check_mounts_allowed(situation: Situation) -> list[Finding]:
 
 
 def check_host(situation: Situation) -> list[Finding]:
-    """Whether one lives, and what keeps it from starting runs."""
-    return [_host(situation), check_held(situation), *check_cursors(situation)]
-
-
-def _host(situation: Situation) -> Finding:
     if not host_lives(situation):
-        return Finding("host", "warning", "no host is running", "messages wait", "python3 nanoclaw.py run")
+        return [Finding("host", "warning", "no host is running", "messages wait", "python3 nanoclaw.py run")]
     details = "state/host.json does not say which"
     with suppress(KeyError):
         details = "pid {pid}, {mode}, since {started}".format_map(record(situation.home.state / "host.json"))
-    return Finding("host", "ok", f"running ({details})")
+    return [Finding("host", "ok", f"running ({details})")]
 
 
 def host_lives(situation: Situation) -> bool:

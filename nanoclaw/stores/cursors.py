@@ -137,7 +137,7 @@ def _from_json(file: JsonFile, value: dict[str, Any]) -> Cursor:
             return Cursor(place=Position(handed), done=done, **found)
         skipped, behind = int(value.get("skipped", 0)), _position(value.get("skipped_place"))
         return Cursor(place=place, done=done, skipped=skipped, skipped_place=behind, **found)
-    except (LookupError, TypeError, ValueError):
+    except (LookupError, TypeError, ValueError, OverflowError):
         raise BrokenFile(file.path, 0, 'expected at least {"handed": NUMBER, "done": NUMBER}') from None
 
 

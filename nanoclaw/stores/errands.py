@@ -44,7 +44,7 @@ class Errands:
                 try:
                     errand = Errand(**(read_json(path) or {}))
                     self._waiting[errand.id] = errand
-                except (BrokenFile, TypeError) as error:
+                except (BrokenFile, OSError, TypeError) as error:
                     if path not in self._said:
                         self._said.add(path)
                         log.error("Errand left alone %s: %s", path, error)

@@ -52,7 +52,7 @@ def crash(
             scene.house.stop()
         scene.note_cancelled()
         report = audit(scene)
-        report.other += tally.strange
+        report.other[:0] = tally.strange
         return tally, report
     finally:
         scene.close()
