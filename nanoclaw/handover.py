@@ -116,7 +116,8 @@ class Handover:
                 lines, place = [line for line in lines if line.seq <= through], Position(through)
             if cursor is None or not lines:
                 return ()
-            self._cursors.put(folder, _cancelled(cursor.at(place), [(cursor.handed + 1, place.seq)]))
+            cancelled = _cancelled(cursor.at(place), [(cursor.handed + 1, place.seq)])
+            self._cursors.put(folder, replace(cancelled, retry=None))
             return tuple(line.message.id for line in lines)
 
     def note(self, folder: str, text: str) -> None:
