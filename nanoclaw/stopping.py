@@ -140,6 +140,7 @@ class Stopper:
         self._living = living
         self._folders = folders
         self._said = said
+        self._begun: dict[str, dict[str, tuple[list[Living], int]]] = {}
         self.turns = Turns("Stop", self.turn)
 
     def turn(self) -> float:
@@ -165,7 +166,9 @@ class Stopper:
             log.error("Nothing to stop: %s names no group", path)
             affected = []
         identity = hashlib.sha256(f"{path.name} {status.st_ino} {status.st_mtime_ns}".encode()).hexdigest()[:16]
-        stopping = {folder: self._cut_off(folder, by, through) for folder in affected}
+        if identity not in self._begun:  # else it could not be written down the last time
+            self._begun[identity] = {folder: self._cut_off(folder, by, through) for folder in affected}
+        stopping = self._begun[identity]
         waiting = {folder: self._write_down(folder, by, through, runs) for folder, (runs, _) in stopping.items()}
         deadline = time.monotonic() + CONFIRM_SECONDS
         for folder, (runs, cancelled) in stopping.items():
@@ -173,6 +176,7 @@ class Stopper:
                 one.over.wait(max(0.0, deadline - time.monotonic()))
             self._say(folder, identity, by, runs, cancelled + waiting[folder], asked_for == ALL)
         _done(path, status)
+        del self._begun[identity]
         reach("stopped")
 
     def _cut_off(self, folder: str, by: str, through: int | None) -> tuple[list[Living], int]:

@@ -171,7 +171,8 @@ class Worker(threading.Thread):
     def _begin(self) -> None:
         """Open the run's door, then start its container or take it over. What fails here is tried again as a whole."""
         run = self.run_record
-        self._mark = marked(self._directory) or self._mark
+        if self._mark is None and (found := marked(self._directory)) is not None:
+            self._mark = found
         if self._mark is None:
             self._house.gateway.open(run.id, Path(run.socket), run.placeholder_hash)
             if self._mark is not None:  # since then: cut_off found no door yet

@@ -22,7 +22,7 @@ import pytest
 from tests.e2e.conftest import living
 from tests.support.engine_proxy import CREATE, START, EngineProxy, engine_socket
 from tests.support.home import CLI, HomeUnderTest, Script, hang_once, put
-from tests.support.scripted_model import Gate, Reply, ToolUse, tool_results
+from tests.support.scripted_model import Gate, Hang, Reply, ToolUse, tool_results
 from tests.support.waiting import wait_for
 
 
@@ -291,6 +291,29 @@ def test_a_disk_that_is_full_to_the_last_byte(house: HomeUnderTest, script: Scri
         wait_for(lambda: "echo: the last" in house.said("g"), 60, "the last answer")
         assert house.said("g").count("an answer") == 1 and house.said("g")[-1] == "echo: the last"
         assert [line["id"] for line in house.transcript("other")].count("m-waiting") == 1
+        house.stop()
+        house.remove()
+
+
+def test_a_full_disk_keeps_no_agent_alive(house: HomeUnderTest, script: Script) -> None:
+    """A stop kills first; what it has to write down waits for room, and is said once."""
+    script.on("long work", lambda request: Hang())
+    house.group("g")
+    with small_disk(house.home.state, 80):
+        house.start()
+        house.drop("g", "long work")
+        house.model.wait_for_requests(1)
+        ballast = house.home.state / "ballast"
+        fill(ballast)
+        (house.home.state / "STOP-g").touch()
+        wait_for(lambda: not house.containers(all_states=False), 10, "the agent's end")
+        assert house.said("g") == []
+        ballast.unlink()
+        assert house.wait_said("g") == ["Stopped. 1 message is cancelled."]
+        (run,) = house.wait_judged("g")
+        assert run["outcome"] == "stopped"
+        house.drop("g", "hello")
+        assert house.wait_said("g", 2)[1] == "echo: hello"
         house.stop()
         house.remove()
 
