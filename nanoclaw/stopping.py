@@ -240,7 +240,10 @@ def _done(path: Path, obeyed: os.stat_result) -> None:
         os.rename(aside, path)
         return
     with suppress(OSError):  # a directory with something in it stays, under a name that asks for nothing
-        aside.rmdir() if stat.S_ISDIR(found.st_mode) else aside.unlink()
+        if stat.S_ISDIR(found.st_mode):
+            aside.rmdir()
+        else:
+            aside.unlink()
     fsync_directory(path.parent)
 
 
