@@ -17,7 +17,7 @@ from nanoclaw.files.atomic import read_json
 from nanoclaw.house import House
 from nanoclaw.moments import utc_now
 from nanoclaw.runs import claims
-from nanoclaw.runs.judge import Ending, Verdict, judge
+from nanoclaw.runs.judge import RETRY_SECONDS, Ending, Verdict, judge
 from nanoclaw.runs.marks import Mark, marked
 from nanoclaw.runs.records import Run
 from nanoclaw.runs.runtime import Look, Runtime, StartFailed
@@ -74,14 +74,15 @@ def conclude(
 
 def _keep_errand(house: House, run: Run, verdict: Verdict) -> None:
     """An errand that was not begun, or that met the environment's fault, waits on: as another one, because this
-    run has claimed the first. What failed before it was begun is tried twice, what failed by itself once; the chat
-    hears of it."""
+    run has claimed the first. What failed before it was begun is tried as often as a message, what failed by itself
+    once; the chat hears of it."""
     claim = run.claims[0]
     untouched = claim.state == "offered" or (verdict.retry == "wait" and claim.state == "consumed" and not claim.output)
-    again = "again-"
-    if untouched and (verdict.retry in ("now", "wait") or not str(run.errand).startswith(again)):
+    tries = run.errand_tries + (verdict.retry == "count")
+    if untouched and verdict.retry != "drop" and tries <= len(RETRY_SECONDS):
         given = read_json(house.records.path(run.id) / "in" / "000001.json") or {}
-        house.office.errands.put(f"{again}{run.id}", run.folder, str(given.get("text", "")), run.errand or "", run.kind)
+        text = str(given.get("text", ""))
+        house.office.errands.put(f"again-{run.id}", run.folder, text, run.errand or "", run.kind, tries)
 
 
 def _ending(run: Run, state: Path) -> Ending:

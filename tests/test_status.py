@@ -310,9 +310,11 @@ def test_an_empty_home_has_a_status(home: Home, capsys: pytest.CaptureFixture[st
 def test_watching_goes_on_until_it_is_interrupted(home: Home) -> None:
     Parts(home)
     argv = [sys.executable, str(PROJECT / "nanoclaw.py"), "status", "--watch", "--json"]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as watch:
+    # Whoever started the tests in the background made SIGINT ignored for all of them.
+    heard = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heard) as watch:
         assert watch.stdout is not None
         first, second = (json.loads(watch.stdout.readline()) for _ in range(2))
         watch.send_signal(signal.SIGINT)
-        assert (watch.wait(), watch.stderr and watch.stderr.read()) == (130, "")
+        assert (watch.wait(30), watch.stderr and watch.stderr.read()) == (130, "")
     assert first["time"] < second["time"] and len(second["groups"]) == 2

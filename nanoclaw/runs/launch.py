@@ -90,6 +90,7 @@ class Preparation:
             claims=[claim],
             kind=errand.kind if errand else "message",
             errand=errand.id if errand else None,
+            errand_tries=errand.tries if errand else 0,
             rotated_from=rotated_from,
         )
         extra = self._extra_binds(group)

@@ -65,6 +65,7 @@ class Run:
     anchor: str | None = None
     kind: str = "message"
     errand: str | None = None
+    errand_tries: int = 0
     rotated_from: str | None = None
     idle: bool = False
     status: str = "prepared"

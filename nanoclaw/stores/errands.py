@@ -18,7 +18,7 @@ log = logging.getLogger("nanoclaw")
 @dataclass(frozen=True)
 class Errand:
     """``created``: Unix time in s; ``origin``: what made it, for people. ``kind``: "message", or "compact": the text is
-    a command to the agent's CLI, not a message."""
+    a command to the agent's CLI, not a message. ``tries``: so many runs ended before they began it."""
 
     id: str
     folder: str
@@ -26,6 +26,7 @@ class Errand:
     created: float
     origin: str
     kind: str = "message"
+    tries: int = 0
 
 
 class Errands:
@@ -49,12 +50,12 @@ class Errands:
                         self._said.add(path)
                         log.error("Errand left alone %s: %s", path, error)
 
-    def put(self, errand_id: str, folder: str, text: str, origin: str, kind: str = "message") -> None:
+    def put(self, errand_id: str, folder: str, text: str, origin: str, kind: str = "message", tries: int = 0) -> None:
         """Keep an errand until a run has claimed it (durable). The same id again changes nothing."""
         with self._lock:
             if errand_id in self._waiting:
                 return
-            errand = Errand(errand_id, folder, text, time.time(), origin, kind)
+            errand = Errand(errand_id, folder, text, time.time(), origin, kind, tries)
             self._directory.mkdir(exist_ok=True, mode=0o700)
             write_json(self._directory / f"{errand_id}.json", asdict(errand))
             self._waiting[errand_id] = errand
