@@ -152,7 +152,8 @@ class _Talk:
         if idle and isinstance(done, int):
             over = [name for name, seq in self._waiting.items() if seq is not None and seq <= done]
             self._waiting = {n: s for n, s in self._waiting.items() if n not in over or n in self._obeyed}
-        self._see_whether_held(VERDICTS.get(str([None, *cursor.get("said", ())][-1])))
+        said = cursor.get("said") or [None]
+        self._see_whether_held(VERDICTS.get(str(said[-1])))
 
     def _note(self, line: Line) -> None:
         message = line.message
